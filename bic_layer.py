@@ -1,0 +1,99 @@
+"""The method's mathematics: distillation, the corrected logits, the exact fit of the bias correction.
+
+The two parameters are called `beta` and `gamma`, as in the authors' code and tables: new classes' logits o become
+beta * o + gamma. The paper calls the same two alpha and beta (section 3.3, equation 4).
+"""
+import collections
+
+import numpy as np
+import scipy.optimize
+import scipy.special
+import tensorflow.compat.v1 as tf
+
+Fit = collections.namedtuple('Fit', 'beta gamma loss_before loss_after at_bound')
+
+
+def distillation_weight(num_old, num_seen):
+    """lambda = n / (n + m), equation 3: 0 at the first increment, towards 1 as old classes prevail."""
+    return num_old / num_seen
+
+
+def classification_loss(logits, labels):
+    """L_c, equation 2: mean softmax cross-entropy over the seen classes. The student's logits are not corrected.
+
+    Args:
+        logits: float tensor [batch, num_seen]. labels: int tensor [batch], 0..num_seen-1.
+    """
+    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
+
+
+def distillation_loss(logits, old_logits, temperature):
+    """L_d, equation 1: mean cross-entropy between the softened outputs of old network and student on the old classes.
+
+    There is no factor temperature**2 and no gradient into the old network.
+
+    Args:
+        logits: float tensor [batch, num_old], the student's. old_logits: float tensor [batch, num_old], corrected.
+        temperature: float, T in the paper.
+    """
+    targets = tf.stop_gradient(tf.nn.softmax(old_logits / temperature))
+    return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits_v2(labels=targets, logits=logits / temperature))
+
+
+def l2_loss(variables):
+    """Sum of v**2 / 2 over every convolution's kernel and the dense kernel and bias; batch normalisation is left out."""
+    return tf.add_n([tf.nn.l2_loss(v) for v in variables if not v.op.name.split('/')[-2].startswith('bn')])
+
+
+def corrected_logits(logits, num_old, beta, gamma):
+    """Equation 4: logits of classes num_old.. become beta * o + gamma, those of older classes stay.
+
+    Args:
+        logits: float [batch, num_seen], a tensor or an array; the result is of the same kind.
+        num_old: int, classes before the increment at which beta and gamma were fitted.
+        beta, gamma: float.
+    """
+    new = np.arange(int(logits.shape[1])) >= num_old
+    return logits * np.where(new, beta, 1.0) + np.where(new, gamma, 0.0)
+
+
+def fit_bias(logits, labels, num_old, beta_min, beta_max, gamma_penalty):
+    """Stage 2: the (beta, gamma) that minimise the validation loss, exactly (section 3.3, equation 5).
+
+    The loss is the mean cross-entropy of the corrected logits plus gamma_penalty * gamma**2 / 2 [authors' code]. It is convex
+    (linear in the two inside a log-sum-exp), and its minimum is finite unless the images are separable: hence the bounds.
+
+    Args:
+        logits: float [images, num_seen], of the frozen network in inference mode.
+        labels: int [images], 0..num_seen-1.
+        num_old: int, 1..num_seen-1.
+        beta_min, beta_max: float, the bounds. gamma_penalty: float, at least 0.
+
+    Returns:
+        Fit: beta, gamma; the loss, penalty included, at (1, 0) and at the optimum, in nats; whether beta is at a bound.
+
+    Raises:
+        ValueError: a logit is not finite.
+    """
+    logits = np.asarray(logits, np.float64)
+    if not np.isfinite(logits).all():
+        raise ValueError('fit_bias: a logit is not finite')
+    new = logits[:, num_old:]                                       # [images, num_new]
+    old = scipy.special.logsumexp(logits[:, :num_old], axis=1)      # [images]: all that the old classes contribute
+    is_new = labels >= num_old                                      # [images]
+    target = logits[np.arange(len(labels)), labels]                 # [images]
+
+    def loss(parameters):
+        beta, gamma = parameters
+        corrected = beta * new + gamma
+        total = np.logaddexp(old, scipy.special.logsumexp(corrected, axis=1))
+        share = np.exp(corrected - total[:, None])                  # softmax of the new classes
+        value = np.mean(total - np.where(is_new, beta * target + gamma, target)) + gamma_penalty * gamma ** 2 / 2
+        return value, np.array([np.mean((share * new).sum(axis=1) - np.where(is_new, target, 0)),
+                                np.mean(share.sum(axis=1) - is_new) + gamma_penalty * gamma])
+
+    start = np.array([1.0, 0.0])
+    best = scipy.optimize.minimize(loss, start, jac=True, method='L-BFGS-B', bounds=[(beta_min, beta_max), (None, None)],
+                                   options=dict(ftol=1e-15, gtol=1e-10))
+    beta, gamma = best.x
+    return Fit(float(beta), float(gamma), float(loss(start)[0]), float(best.fun), bool(beta in (beta_min, beta_max)))

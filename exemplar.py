@@ -1,0 +1,145 @@
+"""The memory: class order, hold-out, quotas, the plan of the increments, herding. NumPy alone.
+
+Throughout, a class's *label* is its position in the class order, and an image is its index in the training (or test) list.
+"""
+import collections
+import fractions
+import math
+
+import numpy as np
+
+Increment = collections.namedtuple('Increment', 'increment num_old num_seen exemplars validation train val test')
+Increment.__doc__ = """One batch of new classes arriving.
+
+increment: 0-based. num_old, num_seen: classes before it, and with it. exemplars, validation: images per old class that are
+trained on, and per seen class that the bias correction is fitted on; a class with fewer images gives what it has.
+train, val, test: numbers of images. All int.
+"""
+
+
+def class_order(num_classes, random):
+    """The order in which the classes arrive (authors' imagenet_main.py; the same as iCaRL's for ImageNet).
+
+    Args:
+        num_classes: int.
+        random: `np.random.RandomState(1993)`, fresh. `hold_out` goes on drawing from it.
+
+    Returns:
+        int array [num_classes]: the class id at each position.
+    """
+    order = np.arange(num_classes)
+    random.shuffle(order)
+    return order
+
+
+def images_by_label(labels, num_classes):
+    """Groups a list's images by label, in time linear in the list.
+
+    Args:
+        labels: int array [images], 0..num_classes-1, in list order.
+
+    Returns:
+        list of num_classes int arrays: the images of each label in list order.
+    """
+    return np.split(np.argsort(labels, kind='stable'), np.cumsum(np.bincount(labels, minlength=num_classes))[:-1])
+
+
+def hold_out(images, memory_size, first_classes, val_fraction, random):
+    """Sets validation images aside, once, before anything is trained (section 3.4; authors' `prepare_validation`).
+
+    Class by class in label order the images are shuffled and the last `int(val_fraction * memory_size / first_classes)`
+    are held out: 20 in both ImageNet runs. A small class gives at most `int(val_fraction * its images)`, at least one.
+
+    Args:
+        images: list of int arrays, from `images_by_label`.
+        memory_size: int. first_classes: int, classes of the first increment. val_fraction: float in (0, 1).
+        random: the generator that drew the class order.
+
+    Returns:
+        (train, held): two lists of int arrays, the images of each label that are and that are not trained on.
+    """
+    fraction = _exact(val_fraction)
+    count = int(fraction * memory_size / first_classes)
+    train, held = [], []
+    for of_class in images:
+        of_class = of_class.copy()
+        random.shuffle(of_class)
+        keep = len(of_class) - max(1, min(count, int(fraction * len(of_class))))
+        train.append(of_class[:keep])
+        held.append(of_class[keep:])
+    return train, held
+
+
+def quota(memory_size, num_old, val_fraction):
+    """How an old class's share x = memory_size / num_old divides (section 3.4; authors' imagenet_main.py).
+
+    Together they count at most floor(x) images, so that the memory size is never exceeded. The published rows follow from
+    `ceil(x) - ceil(f x)` alone; the second term and the floor of 1 matter only where the authors' code was never run.
+
+    Args:
+        memory_size: int. num_old: int, at least 1. val_fraction: float in (0, 1).
+
+    Returns:
+        (exemplars, validation): ints, images per class; exemplars is below 1 where the memory is too small.
+    """
+    fraction = _exact(val_fraction)
+    share = fractions.Fraction(memory_size, num_old)
+    validation = max(1, math.floor(fraction * share))
+    return min(math.ceil(share) - math.ceil(fraction * share), math.floor(share) - validation), validation
+
+
+def plan(train, held, test, sizes, memory_size, val_fraction):
+    """What each increment will train, validate and test on, from the numbers of images alone.
+
+    Args:
+        train, held, test: lists of int arrays by label, from `hold_out` and `images_by_label`.
+        sizes: list of int, new classes of each increment.
+        memory_size: int. val_fraction: float in (0, 1).
+
+    Returns:
+        list of Increment. At increment 0 the whole hold-out is reported as validation images and nothing is fitted.
+    """
+    train, held, test = (np.array([len(images) for images in lists]) for lists in (train, held, test))
+    increments, num_old = [], 0
+    for k, new in enumerate(sizes):
+        num_seen = num_old + new
+        exemplars, validation = quota(memory_size, num_old, val_fraction) if k else (0, held.max())
+        increments.append(Increment(
+            k, num_old, num_seen, exemplars, int(validation),
+            train=int(train[num_old:num_seen].sum() + np.minimum(train[:num_old], exemplars).sum()),
+            val=int(np.minimum(held[:num_seen], validation).sum()), test=int(test[:num_seen].sum())))
+        num_old = num_seen
+    return increments
+
+
+def herding(features, count):
+    """Chooses the images whose running mean stays closest to the class mean (iCaRL, algorithm 4; authors' selection).
+
+    Choice j minimises || mean - (sum of chosen + f) / j || over the images not yet chosen. The features are not normalised.
+
+    Args:
+        features: float [images, dimensions], all candidates of one class.
+        count: int, how many to choose; more than there are chooses all.
+
+    Returns:
+        int array [min(count, images)]: row numbers in order of choice; ties go to the lower one.
+    """
+    features = np.asarray(features, np.float64)
+    mean = features.mean(axis=0)
+    squares = np.einsum('nd,nd->n', features, features)
+    open_ = np.ones(len(features), bool)
+    chosen, total = [], np.zeros_like(mean)
+    for j in range(1, min(count, len(features)) + 1):
+        # j^2 || mean - (total + f) / j ||^2 = || r ||^2 - 2 r.f + || f ||^2 with r = j mean - total. einsum, unlike a BLAS
+        # product, sums every row in the same order, so that equal images tie exactly.
+        distances = squares - 2 * np.einsum('nd,d->n', features, j * mean - total)
+        best = int(np.argmin(np.where(open_, distances, np.inf)))
+        chosen.append(best)
+        open_[best] = False
+        total += features[best]
+    return np.array(chosen, int)
+
+
+def _exact(fraction):
+    """0.1 as 1/10: floor and ceil of float products are off by one where the product should be whole."""
+    return fractions.Fraction(repr(float(fraction)))

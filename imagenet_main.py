@@ -1,0 +1,419 @@
+"""BiC, "Large Scale Incremental Learning" (Wu et al., CVPR 2019): the experiment.
+
+    CUDA_VISIBLE_DEVICES=0 python imagenet_main.py 1>log 2>&1
+
+Edit the constants below, or override any of them for one run with --NAME=value. Sources: [P] the paper, [C] the authors'
+code; where they differ, [C] produced the published numbers and is followed, and the comment names the difference.
+"""
+import functools
+import itertools
+import multiprocessing
+import os
+import platform
+import subprocess
+import sys
+import time
+import types
+
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # 0 shows what TensorFlow finds, for instance why it uses no GPU
+os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')  # TensorFlow 2 has it off on processors without AVX-512: 3.6 times slower
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+import bic_layer
+import exemplar
+import resnet_model
+from data import Fault, batches, lists, prepare_digits, settings
+from logs import checkpoint, log
+
+# ---- The run -----------------------------------------------------------------------------------------------------------
+DATASET = 'digits'           # which of the RECIPES below
+SEED = 1                     # weights, shuffling, augmentation; 0 .. 2**32 - 1
+MODEL_DIR = 'model'          # checkpoints go to MODEL_DIR/DATASET/
+LOG_DIR = 'logs'             # the log goes to LOG_DIR/log-DATASET-<date>-<time> as well as to standard output
+LOG_STEPS = 100              # training steps between two [train] lines
+
+# ---- The method --------------------------------------------------------------------------------------------------------
+CLASS_ORDER_SEED = 1993      # class order and hold-out, never touched by SEED [C]
+TEMPERATURE = 2.0            # T of the distillation loss [P, section 3.1] [C]
+SCALE_WEIGHT_DECAY = True    # True: times increments / (k + 1) at increment k [C]; False: constant [P]
+MOMENTUM = 0.9               # of SGD [P] [C]; starts at zero in every increment
+BETA_MIN = 0.1               # bounds on beta, inactive at all published values (0.39 to 0.79): separable validation
+BETA_MAX = 2.0               # images have no finite optimum
+GAMMA_PENALTY = 0.1          # stage 2 adds GAMMA_PENALTY * gamma**2 / 2 to its loss [C]; not in [P]
+
+# ---- The recipes: one per dataset, with the same keys in each ------------------------------------------------------------
+RECIPES = {
+    'digits': dict(                             # scikit-learn's 8 x 8 pixel digits: the demonstration, minutes on a CPU
+        DATA_DIR='data/dataDigits',             # folder with train.txt, val.txt and the images they list
+        NUM_CLASSES=10,                         # labels are 0 .. NUM_CLASSES - 1
+        FIRST_INCREMENT_CLASSES=2,              # classes of increment 0
+        CLASSES_PER_INCREMENT=2,                # new classes of every later increment
+        MEMORY_SIZE=100,                        # M: exemplars and validation images of old classes together, in images
+        VAL_FRACTION=0.1,                       # share of the memory that is the validation split, 0 .. 1 [P, section 5.5]
+        RESNET_DEPTH=18,                        # 18, 34, 50, 101, 152 or 200
+        IMAGE_SIZE=32,                          # side of the network's input, in pixels
+        RESIZE_SIDE_MIN=32,                     # training resizes the shorter side to a random one in this range, in pixels;
+        RESIZE_SIDE_MAX=38,                     # evaluation to its lower end
+        RANDOM_FLIP=False,                      # mirror half of the training images
+        EPOCHS=30,                              # passes over an increment's training set
+        LR_DROP_EPOCHS=(15, 22, 27),            # the learning rate drops tenfold after these
+        BATCH_SIZE=32,                          # images per step
+        LEARNING_RATE=0.05,                     # the first rate, for this BATCH_SIZE
+        WEIGHT_DECAY=1e-4,                      # factor of the sum of l2_loss over kernels and the dense bias
+        BATCH_NORM_DECAY=0.9,                   # momentum of the moving averages; few hundred steps need a low one
+        HEADLINE='top1'),                       # metric of the authors' closing line `accuracy:`, top1 or top5
+    'imagenet100': dict(                        # the first 100 classes of ILSVRC2012 [C]
+        DATA_DIR='data/dataImageNet100',
+        NUM_CLASSES=100,
+        FIRST_INCREMENT_CLASSES=10,
+        CLASSES_PER_INCREMENT=10,
+        MEMORY_SIZE=2000,
+        VAL_FRACTION=0.1,
+        RESNET_DEPTH=18,
+        IMAGE_SIZE=224,
+        RESIZE_SIDE_MIN=256,
+        RESIZE_SIDE_MAX=512,
+        RANDOM_FLIP=True,
+        EPOCHS=100,
+        LR_DROP_EPOCHS=(30, 60, 80, 90),
+        BATCH_SIZE=256,
+        LEARNING_RATE=0.1,
+        WEIGHT_DECAY=1e-4,
+        BATCH_NORM_DECAY=0.997,
+        HEADLINE='top5'),
+}
+RECIPES['imagenet1000'] = dict(                 # all of ILSVRC2012 [C]
+    RECIPES['imagenet100'],
+    DATA_DIR='data/dataImageNet1000',
+    NUM_CLASSES=1000,
+    FIRST_INCREMENT_CLASSES=100,
+    CLASSES_PER_INCREMENT=100,
+    MEMORY_SIZE=20000)
+
+
+
+def main(arguments):
+    """Runs the whole experiment.
+
+    Args:
+        arguments: list of str, the overrides `--NAME=value`.
+
+    Returns:
+        list of dict, one per increment: the rows of the closing table.
+
+    Raises:
+        Fault: what the user must mend; found before any training, but for a loss that is not finite.
+    """
+    tf.get_logger().setLevel('ERROR')
+    s = settings.read(globals(), RECIPES, arguments)
+    if s.DATASET == 'digits' and not os.path.exists(s.DATA_DIR):
+        prepare_digits.prepare(s.DATA_DIR)
+    data, plan = protocol(s)
+    write = open_log(s, plan)
+    started = time.time()
+
+    exemplars = []                    # by label: training images of an old class, in order of choice
+    fits, results, matrix = [], [], []
+    for now in plan:
+        k, num_old, num_seen = now.increment, now.num_old, now.num_seen
+        train = np.concatenate(data.train[num_old:num_seen] + exemplars)
+        val = np.concatenate([held[:now.validation] for held in data.held[:num_seen]])
+        test = np.concatenate(data.test[:num_seen])
+        with tf.Graph().as_default():
+            model = build(s, plan, now, data.train_paths[train], data.train_labels[train], fits)
+            with tf.Session(config=session_config()) as session:
+                # Stage 1: the classifier, from the previous increment's weights, distilled from the stored network.
+                start(s, session, k)
+                train_classifier(s, session, model, plan, now, write)
+
+                # Stage 2: the bias correction, on logits of the network, which is frozen now.
+                if k == 0:
+                    fits.append(bic_layer.Fit(1.0, 0.0, 0.0, 0.0, False))
+                else:
+                    outputs = list(evaluate(s, session, model, now, data.train_paths[val], data.train_labels[val]))
+                    _, logits, labels = (np.concatenate(part) for part in zip(*outputs))
+                    fits.append(bic_layer.fit_bias(logits, labels, num_old, s.BETA_MIN, s.BETA_MAX, s.GAMMA_PENALTY))
+                    write('bias', increment=k, **fits[-1]._asdict(), val=len(val))
+                    score(write, now, fits[-1], 'val', outputs)
+
+                # The test, before and after the correction.
+                outputs = evaluate(s, session, model, now, data.test_paths[test], data.test_labels[test])
+                accuracy, by_increment = score(write, now, fits[-1], 'test', outputs, plan)
+
+                # The memory, chosen anew for every seen class with the new network, and the network itself.
+                if now is not plan[-1]:
+                    exemplars = update_memory(s, session, model, data, exemplars, now, plan[k + 1])
+                checkpoint.save(session, 'resnet', checkpoint_path(s, k))
+        results.append(accuracy)
+        matrix.append(by_increment)
+        close_increment(s, write, now, fits, results, matrix, started)
+    rows = [dict(increment=now.increment, classes=now.num_seen, top1_before=result['top1_before'], top1=result['top1'],
+                 top5_before=result['top5_before'], top5=result['top5'], beta=fit.beta, gamma=fit.gamma,
+                 train=now.train, val=now.val, test=now.test) for now, result, fit in zip(plan, results, fits)]
+    write.text(log.table(rows))
+    write.close()
+    return rows
+
+
+# ---- Before the first increment ------------------------------------------------------------------------------------------
+def protocol(s):
+    """Reads the lists, draws class order and hold-out, and plans the increments.
+
+    Returns:
+        data: namespace of train_paths, train_labels, test_paths, test_labels (arrays in list order) and of the images by
+            label: train, held and test, each a list of NUM_CLASSES int arrays that index these.
+        plan: list of exemplar.Increment.
+    """
+    train_list, test_list = lists.read(s.DATA_DIR, s.NUM_CLASSES)
+    random = np.random.RandomState(s.CLASS_ORDER_SEED)
+    label_of_class = np.argsort(exemplar.class_order(s.NUM_CLASSES, random))
+    train_labels, test_labels = label_of_class[train_list.classes], label_of_class[test_list.classes]
+    train, held = exemplar.hold_out(exemplar.images_by_label(train_labels, s.NUM_CLASSES), s.MEMORY_SIZE,
+                                    s.FIRST_INCREMENT_CLASSES, s.VAL_FRACTION, random)
+    test = exemplar.images_by_label(test_labels, s.NUM_CLASSES)
+    plan = exemplar.plan(train, held, test, settings.increment_sizes(s), s.MEMORY_SIZE, s.VAL_FRACTION)
+    smallest = min(plan, key=lambda increment: increment.train)
+    if s.BATCH_SIZE > smallest.train:
+        raise Fault('BATCH_SIZE=%d: increment %d has only %d training images'
+                    % (s.BATCH_SIZE, smallest.increment, smallest.train))
+    data = types.SimpleNamespace(train_paths=train_list.paths, train_labels=train_labels, test_paths=test_list.paths,
+                                 test_labels=test_labels, train=train, held=held, test=test)
+    return data, plan
+
+
+def open_log(s, plan):
+    """Opens the run's log and writes what it is going to do."""
+    os.makedirs(s.LOG_DIR, exist_ok=True)
+    write = log.Log(os.path.join(s.LOG_DIR, 'log-%s-%s' % (s.DATASET, time.strftime('%Y%m%d-%H%M%S'))))
+    try:
+        commit = subprocess.check_output(['git', 'describe', '--always', '--dirty'], stderr=subprocess.DEVNULL,
+                                         cwd=os.path.dirname(os.path.abspath(__file__))).decode().strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = 'unknown'
+    write('env', git=commit, python=platform.python_version(), tensorflow=tf.__version__, numpy=np.__version__,
+          device='gpu:%d' % num_gpus() if num_gpus() else 'cpu:%d' % multiprocessing.cpu_count(), host=platform.node())
+    for name, value in sorted(vars(s).items()):
+        write.text('[config]  %s=%s' % (name, ','.join(map(str, value)) if isinstance(value, tuple) else value))
+    for now in plan:
+        write('plan', increment=now.increment, new_classes=now.num_seen - now.num_old, seen_classes=now.num_seen,
+              train=now.train, val=now.val, test=now.test, exemplars_per_class=now.exemplars, steps=num_steps(s, now))
+    return write
+
+
+# ---- One increment -------------------------------------------------------------------------------------------------------
+def build(s, plan, now, paths, labels, fits):
+    """The graph of one increment: training batches through student and old network to the loss; evaluation batches.
+
+    Args:
+        paths: object array [images] of bytes, labels: int array [images]: what to train on.
+        fits: list of bic_layer.Fit, those of the earlier increments.
+
+    Returns:
+        namespace: train_batches and evaluation_batches (iterators), rate (placeholder), train_op, losses (dict of scalars),
+        paths and labels (placeholders of the evaluation), evaluated (features, logits, labels of an evaluation batch).
+    """
+    k, num_old, num_seen = now.increment, now.num_old, now.num_seen
+    model = types.SimpleNamespace(rate=tf.placeholder(tf.float32, []), paths=tf.placeholder(tf.string, [None]),
+                                  labels=tf.placeholder(tf.int32, [None]))
+    data_format = 'channels_first' if num_gpus() else 'channels_last'
+
+    def network(scope, images, training, reuse=False):
+        with tf.variable_scope(scope, reuse=reuse):
+            return resnet_model.resnet(images, s.RESNET_DEPTH, s.NUM_CLASSES, training, s.BATCH_NORM_DECAY, data_format)
+
+    # Inputs.
+    epochs = functools.partial(batches.epochs, paths, labels, s.EPOCHS, s.SEED, k, s.RESIZE_SIDE_MIN, s.RESIZE_SIDE_MAX)
+    model.train_batches = tf.data.make_initializable_iterator(
+        batches.training_batches(epochs, s.BATCH_SIZE, s.IMAGE_SIZE, s.RANDOM_FLIP))
+    model.evaluation_batches = tf.data.make_initializable_iterator(batches.evaluation_batches(
+        model.paths, model.labels, s.BATCH_SIZE, s.IMAGE_SIZE, s.RESIZE_SIDE_MIN))
+
+    # The loss: lambda * L_d + (1 - lambda) * L_c + wd * sum(l2_loss), equation 3.
+    images, labels = model.train_batches.get_next()
+    logits = network('resnet', images, training=True)[1][:, :num_seen]             # [batch, num_seen]
+    student = tf.get_collection(tf.GraphKeys.TRAINABLE_VARIABLES, scope='resnet/')
+    weight = bic_layer.distillation_weight(num_old, num_seen)
+    decay = s.WEIGHT_DECAY * (len(plan) / (k + 1) if s.SCALE_WEIGHT_DECAY else 1)
+    loss_class = bic_layer.classification_loss(logits, labels)
+    loss_distill = tf.zeros([])
+    if num_old:
+        # The old network's newest classes were those of the previous increment: its correction applies to them.
+        old_logits = network('resnet_old', images, training=False)[1][:, :num_old]  # [batch, num_old]
+        old_logits = bic_layer.corrected_logits(old_logits, plan[k - 1].num_old, fits[-1].beta, fits[-1].gamma)
+        loss_distill = bic_layer.distillation_loss(logits[:, :num_old], old_logits, s.TEMPERATURE)
+    loss_l2 = decay * bic_layer.l2_loss(student)
+    loss = weight * loss_distill + (1 - weight) * loss_class + loss_l2
+    top1 = tf.reduce_mean(tf.cast(tf.equal(tf.argmax(logits, 1, output_type=tf.int32), labels), tf.float32))
+    model.losses = dict(loss=loss, loss_class=loss_class, loss_distill=loss_distill, loss_l2=loss_l2, top1=top1)
+
+    # The optimiser, in a scope of its own: its momentum must not be taken for a part of the network.
+    with tf.variable_scope('optimizer'):
+        step = tf.train.MomentumOptimizer(model.rate, s.MOMENTUM).minimize(loss, var_list=student)
+    model.train_op = tf.group(step, tf.get_collection(tf.GraphKeys.UPDATE_OPS))
+
+    # Evaluation, with the student's variables.
+    images, labels = model.evaluation_batches.get_next()
+    model.evaluated = network('resnet', images, training=False, reuse=True) + (labels,)
+    return model
+
+
+def start(s, session, k):
+    """Initial weights at the first increment; later student and old network both start from the previous checkpoint."""
+    variables = list(checkpoint.variables('resnet').values())
+    session.run(tf.global_variables_initializer(), resnet_model.initial_weights(variables, s.SEED) if k == 0 else {})
+    if k:
+        for scope in ('resnet', 'resnet_old'):
+            checkpoint.restore(session, scope, checkpoint_path(s, k - 1))
+
+
+def train_classifier(s, session, model, plan, now, write):
+    """Stage 1: all steps of one increment, with a [train] line after the first, the last and every LOG_STEPS-th."""
+    k, steps = now.increment, num_steps(s, now)
+    later = sum(num_steps(s, other) for other in plan[k + 1:])
+    session.run(model.train_batches.initializer)
+    since, sums = time.time(), []
+    for step in write.progress(range(steps), 'increment %d of %d' % (k + 1, len(plan))):
+        rate = learning_rate(s, now.train, step)
+        values = session.run(dict(model.losses, train_op=model.train_op), {model.rate: rate})
+        if not np.isfinite(values['loss']):
+            raise Fault('increment=%d epoch=%d step=%d: loss=%s; a lower LEARNING_RATE (now %s) may help'
+                        % (k, step * s.BATCH_SIZE // now.train, step + 1, values['loss'], s.LEARNING_RATE))
+        sums.append([values[name] for name in model.losses])
+        if step in (0, steps - 1) or (step + 1) % s.LOG_STEPS == 0:
+            seconds = (time.time() - since) / len(sums)
+            write('train', increment=k, epoch=step * s.BATCH_SIZE // now.train, step=step + 1, lr=rate,
+                  **{'lambda': bic_layer.distillation_weight(now.num_old, now.num_seen)},
+                  **dict(zip(model.losses, np.mean(sums, axis=0))), images_per_sec=s.BATCH_SIZE / seconds,
+                  hours_left=(steps - step - 1 + later) * seconds / 3600)
+            since, sums = time.time(), []
+
+
+def evaluate(s, session, model, now, paths, labels):
+    """Runs the network over images in inference mode, in one pass.
+
+    Args:
+        paths: object array [images] of bytes. labels: int array [images].
+
+    Yields:
+        (features, logits, labels) per batch: float32 [batch, 512 or 2048], float32 [batch, num_seen], int32 [batch].
+    """
+    session.run(model.evaluation_batches.initializer, {model.paths: paths, model.labels: labels})
+    for _ in range(0, len(labels), s.BATCH_SIZE):
+        features, logits, labels_of_batch = session.run(model.evaluated)
+        if not np.isfinite(logits).all():
+            raise Fault('increment=%d: the trained network gives logits that are not finite; a lower LEARNING_RATE (now %s) '
+                        'may help' % (now.increment, s.LEARNING_RATE))
+        yield features, logits[:, :now.num_seen], labels_of_batch
+
+
+def score(write, now, fit, split, outputs, plan=()):
+    """Accuracy over all classes seen, without and with the correction; writes [eval] and, given the plan, [matrix] lines.
+
+    Args:
+        fit: bic_layer.Fit. split: 'val' or 'test'. outputs: iterable like `evaluate`'s. plan: the increments to tell apart.
+
+    Returns:
+        accuracy: dict of top1_before, top5_before, top1, top5.
+        by_increment: list of float, corrected top-1 on the classes of each increment of the plan up to now.
+    """
+    ranks, labels = {'off': [], 'on': []}, []
+    for _, logits, of_batch in outputs:
+        labels.append(of_batch)
+        ranks['off'].append(rank(logits, of_batch))
+        ranks['on'].append(rank(bic_layer.corrected_logits(logits, now.num_old, fit.beta, fit.gamma), of_batch))
+    labels = np.concatenate(labels)
+    accuracy, by_increment = {}, []
+    for correction, suffix in (('off', '_before'), ('on', '')):
+        of_image = np.concatenate(ranks[correction])
+        top1, top5 = np.mean(of_image < 1), np.mean(of_image < 5)
+        write('eval', increment=now.increment, split=split, correction=correction, images=len(labels), top1=top1, top5=top5)
+        accuracy.update({'top1' + suffix: top1, 'top5' + suffix: top5})
+        by_increment = [np.mean(of_image[(labels >= then.num_old) & (labels < then.num_seen)] < 1)
+                        for then in plan[:now.increment + 1]]
+        if plan:
+            write('matrix', increment=now.increment, correction=correction, top1_by_increment=by_increment)
+    return accuracy, by_increment
+
+
+def update_memory(s, session, model, data, exemplars, now, upcoming):
+    """Herding for every seen class with the new network, from the images just trained on, down to the next quota.
+
+    Args:
+        exemplars: list of int arrays, the old classes'. now, upcoming: exemplar.Increment, this one and the next.
+
+    Returns:
+        list of num_seen int arrays, each in order of choice.
+    """
+    candidates = exemplars + data.train[now.num_old:now.num_seen]
+    images = np.concatenate(candidates)
+    outputs = evaluate(s, session, model, now, data.train_paths[images], data.train_labels[images])
+    features = (feature for batch, _, _ in outputs for feature in batch)  # one pass; one class at a time is kept
+    return [of_class[exemplar.herding(list(itertools.islice(features, len(of_class))), upcoming.exemplars)]
+            for of_class in candidates]
+
+
+def close_increment(s, write, now, fits, results, matrix, started):
+    """The [result] line, and the authors' three: all increments' beta, gamma and corrected accuracy so far."""
+    averages = {'avg_%s%s' % (metric, suffix): np.mean([result[metric] for result in results[first:]])
+                if results[first:] else float('nan')
+                for suffix, first in (('', 0), ('_excl_first', 1)) for metric in ('top1', 'top5')}
+    write('result', increment=now.increment, seen_classes=now.num_seen, **results[-1], beta=fits[-1].beta,
+          gamma=fits[-1].gamma, **averages, forgetting_top1=forgetting(matrix), hours=(time.time() - started) / 3600)
+    for name, values in (('beta    : ', [fit.beta for fit in fits]), ('gamma   : ', [fit.gamma for fit in fits]),
+                         ('accuracy: ', [result[s.HEADLINE] for result in results])):
+        write.text(' '.join([name] + [str(np.array([value], np.float32)) for value in values]))
+
+
+# ---- Formulas ------------------------------------------------------------------------------------------------------------
+def num_steps(s, now):
+    """Batches run across the borders of epochs; the last one of an increment may be smaller."""
+    return -(-s.EPOCHS * now.train // s.BATCH_SIZE)
+
+
+def learning_rate(s, num_images, step):
+    """The rate of 0-based `step`: divided by ten for every boundary int(N / batch * epoch) that lies before the step [C]."""
+    drops = sum(step > int(num_images / s.BATCH_SIZE * epoch) for epoch in s.LR_DROP_EPOCHS)
+    return s.LEARNING_RATE * 0.1 ** drops
+
+
+def rank(logits, labels):
+    """Number of classes that come before the true one, int [images]: 0 is a top-1 hit. Ties go to the lower label."""
+    true = logits[np.arange(len(labels)), labels][:, None]
+    lower = np.arange(logits.shape[1]) < labels[:, None]
+    return np.sum((logits > true) | (logits == true) & lower, axis=1)
+
+
+def forgetting(matrix):
+    """Mean over the earlier increments j < k of max_{l < k} a(l, j) - a(k, j); nan at the first, which has none.
+
+    Args:
+        matrix: list of lists of float, a(l, j) for j <= l <= k.
+    """
+    *earlier, last = matrix
+    if not earlier:
+        return float('nan')
+    return float(np.mean([max(row[j] for row in earlier[j:]) - last[j] for j in range(len(earlier))]))
+
+
+# ---- The machine ---------------------------------------------------------------------------------------------------------
+def session_config():
+    config = tf.ConfigProto(allow_soft_placement=True)
+    config.gpu_options.allow_growth = True
+    return config
+
+
+def num_gpus():
+    return len(tf.config.experimental.list_physical_devices('GPU'))
+
+
+def checkpoint_path(s, k):
+    return os.path.join(s.MODEL_DIR, s.DATASET, 'increment-%d' % k, 'model.ckpt')
+
+
+if __name__ == '__main__':
+    try:
+        main(sys.argv[1:])
+    except Fault as fault:
+        sys.exit(str(fault))

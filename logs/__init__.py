@@ -1,0 +1,1 @@
+"""All that a run writes: log lines, checkpoints."""

@@ -1,0 +1,141 @@
+"""The network: images in, (features, logits) out.
+
+Pre-activation ResNet (version 2: He et al., "Identity Mappings in Deep Residual Networks", 2016), in the form of the
+official TensorFlow ResNet that the BiC authors started from. Nothing here knows of increments, losses or sessions.
+"""
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+# Blocks in each of the four layers, by depth; from 50 on they are bottlenecks (1x1, 3x3, 1x1 with four times the filters).
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3)}
+FILTERS = (64, 128, 256, 512)
+STRIDES = (1, 2, 2, 2)
+BATCH_NORM_EPSILON = 1e-5
+
+
+def resnet(images, depth, num_classes, training, batch_norm_decay, data_format='channels_last'):
+    """Builds the network in the current variable scope, which sets the names and whether variables are reused.
+
+    Args:
+        images: float32 [batch, height, width, 3], mean subtracted.
+        depth: 18, 34, 50, 101, 152 or 200.
+        num_classes: width of the dense layer: all classes of the dataset, seen or not.
+        training: Python bool. True normalises with the batch's statistics and adds the updates of the moving averages
+            to `tf.GraphKeys.UPDATE_OPS`; False normalises with the moving averages.
+        batch_norm_decay: momentum of the moving averages, in (0, 1).
+        data_format: 'channels_last', or 'channels_first' (faster on GPUs, convolutions do not run on the CPU).
+
+    Returns:
+        features: float32 [batch, 512], from depth 50 on [batch, 2048]: globally averaged, what herding sees.
+        logits: float32 [batch, num_classes].
+
+    Raises:
+        ValueError: the depth is not one of the six.
+    """
+    if depth not in BLOCKS:
+        raise ValueError('resnet: depth=%r is not one of %s' % (depth, sorted(BLOCKS)))
+
+    def conv(x, filters, kernel, stride, name):
+        return _convolution(x, filters, kernel, stride, data_format, name)
+
+    def bn_relu(x, name):
+        return _batch_norm_relu(x, training, batch_norm_decay, data_format, name)
+
+    x = tf.transpose(images, [0, 3, 1, 2]) if data_format == 'channels_first' else images
+    x = conv(x, 64, 7, 2, 'conv1')
+    window, strides = ([1, 1, 3, 3], [1, 1, 2, 2]) if data_format == 'channels_first' else ([1, 3, 3, 1], [1, 2, 2, 1])
+    x = tf.nn.max_pool(x, window, strides, 'SAME', data_format=_FORMAT[data_format])
+    for layer, (blocks, filters, stride) in enumerate(zip(BLOCKS[depth], FILTERS, STRIDES), 1):
+        for block in range(1, blocks + 1):
+            with tf.variable_scope('layer%d/block%d' % (layer, block)):
+                x = _block(x, filters, stride if block == 1 else 1, block == 1, depth >= 50, conv, bn_relu)
+    x = bn_relu(x, 'bn')
+    features = tf.reduce_mean(x, [2, 3] if data_format == 'channels_first' else [1, 2])  # [batch, 512 or 2048]
+    with tf.variable_scope('dense'):
+        kernel = tf.get_variable('kernel', [features.shape.as_list()[1], num_classes], use_resource=True)
+        bias = tf.get_variable('bias', [num_classes], initializer=tf.zeros_initializer(), use_resource=True)
+    return features, tf.matmul(features, kernel) + bias
+
+
+_FORMAT = {'channels_last': 'NHWC', 'channels_first': 'NCHW'}
+
+
+def _block(x, filters, stride, project, bottleneck, conv, bn_relu):
+    """One pre-activation block: BN and ReLU first, then the branch; the projection sees what the branch sees."""
+    shortcut = x
+    x = bn_relu(x, 'bn1')
+    if project:
+        shortcut = conv(x, 4 * filters if bottleneck else filters, 1, stride, 'projection')
+    if bottleneck:
+        x = bn_relu(conv(x, filters, 1, 1, 'conv1'), 'bn2')
+        x = bn_relu(conv(x, filters, 3, stride, 'conv2'), 'bn3')
+        return shortcut + conv(x, 4 * filters, 1, 1, 'conv3')
+    x = bn_relu(conv(x, filters, 3, stride, 'conv1'), 'bn2')
+    return shortcut + conv(x, filters, 3, 1, 'conv2')
+
+
+def _convolution(x, filters, kernel, stride, data_format, name):
+    """Convolution without bias. With a stride, padding is explicit: SAME would pad by the input's size, not the kernel's."""
+    channels_first = data_format == 'channels_first'
+    with tf.variable_scope(name):
+        shape = [kernel, kernel, x.shape.as_list()[1 if channels_first else 3], filters]
+        weights = tf.get_variable('kernel', shape, use_resource=True)
+        if stride > 1:
+            before = (kernel - 1) // 2
+            pad = [before, kernel - 1 - before]
+            x = tf.pad(x, [[0, 0], [0, 0], pad, pad] if channels_first else [[0, 0], pad, pad, [0, 0]])
+        strides = [1, 1, stride, stride] if channels_first else [1, stride, stride, 1]
+        padding = 'VALID' if stride > 1 else 'SAME'
+        return tf.nn.conv2d(x, weights, strides=strides, padding=padding, data_format=_FORMAT[data_format])
+
+
+def _batch_norm_relu(x, training, decay, data_format, name):
+    def variable(name, initial, trainable):
+        shape = [x.shape.as_list()[1 if data_format == 'channels_first' else 3]]
+        return tf.get_variable(name, shape, initializer=initial(), trainable=trainable, use_resource=True)
+
+    with tf.variable_scope(name):
+        gamma, beta = variable('gamma', tf.ones_initializer, True), variable('beta', tf.zeros_initializer, True)
+        mean = variable('moving_mean', tf.zeros_initializer, False)
+        variance = variable('moving_variance', tf.ones_initializer, False)
+        arguments = dict(epsilon=BATCH_NORM_EPSILON, data_format=_FORMAT[data_format])
+        if not training:
+            return tf.nn.relu(tf.nn.fused_batch_norm(x, gamma, beta, mean, variance, is_training=False, **arguments)[0])
+        x, batch_mean, batch_variance = tf.nn.fused_batch_norm(x, gamma, beta, is_training=True, **arguments)
+        for moving, batch in ((mean, batch_mean), (variance, batch_variance)):
+            tf.add_to_collection(tf.GraphKeys.UPDATE_OPS, moving.assign_sub((1 - decay) * (moving - batch)))
+        return tf.nn.relu(x)
+
+
+def initial_weights(variables, seed):
+    """Draws the kernels in NumPy, so that both TensorFlows start from the same weights.
+
+    Convolutions: truncated normal, redrawn beyond two sigma, stddev sqrt(1 / fan_in) not corrected for the truncation,
+    as TensorFlow 1.5 drew them (later `variance_scaling_initializer`s widen by 1 / 0.8796). Dense: Glorot uniform.
+
+    Args:
+        variables: the network's variables in the order in which `resnet` made them; those not called `kernel` keep
+            their own initial values (0, and 1 for the scales and variances of batch normalisation).
+        seed: int, 0 to 2**32 - 1.
+
+    Returns:
+        dict from the variable's `initial_value` tensor to a float32 array of its shape: a `feed_dict` for the initialisers.
+    """
+    random = np.random.RandomState([seed])
+    feed = {}
+    for variable in variables:
+        shape = variable.shape.as_list()
+        if not variable.op.name.endswith('/kernel'):
+            continue
+        if len(shape) == 2:
+            limit = np.sqrt(6.0 / (shape[0] + shape[1]))
+            value = random.uniform(-limit, limit, shape)
+        else:
+            value = random.standard_normal(shape)
+            beyond = np.abs(value) > 2
+            while beyond.any():
+                value[beyond] = random.standard_normal(beyond.sum())
+                beyond = np.abs(value) > 2
+            value *= np.sqrt(1.0 / np.prod(shape[:3]))  # fan_in = height * width * channels in
+        feed[variable.initial_value] = value.astype(np.float32)
+    return feed

@@ -1,0 +1,299 @@
+"""The driver: its formulas by hand, one increment's graph against NumPy, and the real `main()` on a handful of images."""
+import glob
+import os
+import re
+import subprocess
+import sys
+import types
+
+import numpy as np
+import published
+import pytest
+import tensorflow.compat.v1 as tf
+
+import bic_layer
+import exemplar
+import imagenet_main
+import resnet_model
+from data import Fault, prepare_digits
+
+SCRIPT = os.path.abspath(imagenet_main.__file__)
+
+
+# ---- Formulas ------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize('rows', [published.IMAGENET100, published.IMAGENET1000])
+def test_published_steps(rows):
+    s = types.SimpleNamespace(EPOCHS=100, BATCH_SIZE=256)
+    assert [imagenet_main.num_steps(s, types.SimpleNamespace(train=n)) for n in rows['train']] == rows['steps']
+
+
+def test_learning_rate_drops_after_the_boundaries():
+    """12,800 images: 1500 3000 4000 4500; 0-based step s has the dropped rate when s > boundary."""
+    s = types.SimpleNamespace(LEARNING_RATE=0.1, BATCH_SIZE=256, LR_DROP_EPOCHS=(30, 60, 80, 90))
+    for step, rate in [(0, 0.1), (1500, 0.1), (1501, 0.01), (3000, 0.01), (3001, 0.001), (4000, 0.001), (4001, 1e-4),
+                       (4500, 1e-4), (4501, 1e-5), (4999, 1e-5)]:
+        assert imagenet_main.learning_rate(s, 12800, step) == pytest.approx(rate)
+    # 14,417 images: 56.32 batches an epoch, 30 epochs are 1689.49 of them.
+    assert imagenet_main.learning_rate(s, 14417, 1689) == pytest.approx(0.1)
+    assert imagenet_main.learning_rate(s, 14417, 1690) == pytest.approx(0.01)
+
+
+def test_rank():
+    logits = np.array([[3.0, 1, 2], [3, 1, 2], [3, 1, 2], [5, 5, 5], [5, 5, 5], [5, 5, 5]])
+    assert list(imagenet_main.rank(logits, np.array([0, 1, 2, 0, 1, 2]))) == [0, 2, 1, 0, 1, 2]
+
+
+def test_rank_agrees_with_argmax_and_top_k():
+    random = np.random.RandomState(0)
+    logits, labels = random.randint(0, 5, (200, 8)).astype(np.float32), random.randint(0, 8, 200)
+    ranks = imagenet_main.rank(logits, labels)
+    assert ((ranks == 0) == (logits.argmax(axis=1) == labels)).all()
+    assert list(ranks < 5) == [label in np.argsort(-row, kind='stable')[:5] for row, label in zip(logits, labels)]
+
+
+def test_forgetting_by_hand():
+    matrix = [[0.9], [0.7, 0.8], [0.8, 0.6, 0.5]]
+    assert np.isnan(imagenet_main.forgetting(matrix[:1]))
+    assert imagenet_main.forgetting(matrix[:2]) == pytest.approx(0.2)
+    assert imagenet_main.forgetting(matrix) == pytest.approx((0.1 + 0.2) / 2)
+    assert imagenet_main.forgetting([[0.5], [0.6, 0.5]]) == pytest.approx(-0.1)   # what was learnt backwards counts
+
+
+def test_score_by_hand():
+    """2 old and 1 new class; the correction turns one image from the new class to its own, old one."""
+    now = exemplar.Increment(1, 2, 3, 0, 0, 0, 0, 0)
+    plan = [exemplar.Increment(0, 0, 2, 0, 0, 0, 0, 0), now]
+    logits = np.array([[2.0, 0, 3], [0, 2, 1], [0, 1, 4], [0, 9, 4]])
+    lines = []
+    accuracy, by_increment = imagenet_main.score(
+        lambda tag, **values: lines.append((tag, values)), now, bic_layer.Fit(0.5, 0.0, 0, 0, False), 'test',
+        [(None, logits[:3], np.array([0, 1, 2])), (None, logits[3:], np.array([2]))], plan)
+    assert accuracy == dict(top1_before=0.5, top5_before=1.0, top1=0.75, top5=1.0)
+    assert by_increment == [1.0, 0.5]
+    assert [(tag, values.get('top1', values.get('top1_by_increment'))) for tag, values in lines] == [
+        ('eval', 0.5), ('matrix', [0.5, 0.5]), ('eval', 0.75), ('matrix', [1.0, 0.5])]
+
+
+# ---- One increment's graph -------------------------------------------------------------------------------------------------
+@pytest.fixture(name='digits', scope='session')
+def digits_(tmp_path_factory):
+    """The digits as the demonstration prepares them."""
+    folder = str(tmp_path_factory.mktemp('digits') / 'dataDigits')
+    prepare_digits.prepare(folder)
+    return folder
+
+
+@pytest.fixture(name='handful', scope='session')
+def handful_(digits, tmp_path_factory):
+    """Six training and three test images of each of eight classes."""
+    folder = tmp_path_factory.mktemp('handful')
+    for part, count in (('train', 6), ('val', 3)):
+        os.symlink(os.path.join(digits, part), str(folder / part))
+        with open(os.path.join(digits, part + '.txt')) as file:
+            lines = file.read().split('\n')
+        kept = [line for digit in range(8) for line in [x for x in lines if x.endswith(' %d' % digit)][:count]]
+        (folder / (part + '.txt')).write_text('\n'.join(kept) + '\n')
+    return str(folder)
+
+
+def arguments(handful, folder, *more):
+    return ['--DATA_DIR=' + handful, '--MODEL_DIR=%s/model' % folder, '--LOG_DIR=%s/logs' % folder, '--NUM_CLASSES=8',
+            '--FIRST_INCREMENT_CLASSES=5', '--CLASSES_PER_INCREMENT=3', '--MEMORY_SIZE=22', '--BATCH_SIZE=7', '--EPOCHS=2',
+            '--LR_DROP_EPOCHS=1', '--LEARNING_RATE=0.01', '--IMAGE_SIZE=16', '--RESIZE_SIDE_MIN=16', '--RESIZE_SIDE_MAX=20',
+            '--LOG_STEPS=1'] + list(more)
+
+
+def log_softmax(logits):
+    return logits - np.log(np.sum(np.exp(logits), axis=1, keepdims=True))
+
+
+def test_one_step_of_the_third_increment(handful, tmp_path, monkeypatch):
+    """Loss and gradient step in NumPy, the network replaced by a linear one on each image's mean colour.
+
+    Increments of 3, 3 and 2 classes: the old network knows 6, and its correction applies to the 3 newest of them.
+    """
+    seen = []
+
+    def linear(images, depth, num_classes, training, decay, data_format):
+        seen.append(images)
+        kernel = tf.get_variable('dense/kernel', [3, num_classes], use_resource=True)
+        bias = tf.get_variable('dense/bias', [num_classes], use_resource=True)
+        features = tf.reduce_mean(images, [1, 2]) / 100
+        return features, tf.matmul(features, kernel) + bias
+
+    monkeypatch.setattr(resnet_model, 'resnet', linear)
+    s = imagenet_main.settings.read(vars(imagenet_main), imagenet_main.RECIPES, arguments(
+        handful, tmp_path, '--FIRST_INCREMENT_CLASSES=2', '--WEIGHT_DECAY=0.01'))
+    data, plan = imagenet_main.protocol(s)
+    assert [now.num_seen for now in plan] == [2, 5, 8]
+    fits = [bic_layer.Fit(1.0, 0.0, 0, 0, False), bic_layer.Fit(0.6, -0.3, 0, 0, False)]
+    with tf.Graph().as_default(), tf.Session() as session:
+        train = np.concatenate(data.train)
+        model = imagenet_main.build(s, plan, plan[2], data.train_paths[train], data.train_labels[train], fits)
+        labels = [op for op in tf.get_default_graph().get_operations() if op.type == 'IteratorGetNext'][0].outputs[1]
+        session.run(tf.global_variables_initializer())
+        session.run(model.train_batches.initializer)
+        variables = {name: v for name, v in ((v.op.name, v) for v in tf.global_variables()) if 'optimizer' not in name}
+        before = session.run(variables)
+        losses, images, labels, _ = session.run([model.losses, seen[0], labels, model.train_op], {model.rate: 0.1})
+        after = session.run(variables)
+
+    features = images.astype(float).mean(axis=(1, 2)) / 100
+    logits = features.dot(before['resnet/dense/kernel']) + before['resnet/dense/bias']
+    old = (features.dot(before['resnet_old/dense/kernel']) + before['resnet_old/dense/bias'])[:, :5]
+    old[:, 2:] = 0.6 * old[:, 2:] - 0.3
+    targets = np.exp(log_softmax(old / 2))
+    loss_distill = -np.mean(np.sum(targets * log_softmax(logits[:, :5] / 2), axis=1))
+    loss_class = -np.mean(log_softmax(logits)[np.arange(7), labels])
+    loss_l2 = 0.01 * 3 / 3 * sum(np.sum(before['resnet/dense/' + name] ** 2) / 2 for name in ('kernel', 'bias'))
+    assert losses['loss_distill'] == pytest.approx(loss_distill, rel=1e-4)
+    assert losses['loss_class'] == pytest.approx(loss_class, rel=1e-4)
+    assert losses['loss_l2'] == pytest.approx(loss_l2, rel=1e-4)
+    assert losses['loss'] == pytest.approx(5 / 8 * loss_distill + 3 / 8 * loss_class + loss_l2, rel=1e-4)
+    assert losses['top1'] == pytest.approx(np.mean(logits.argmax(axis=1) == labels))
+
+    gradient = 3 / 8 * (np.exp(log_softmax(logits)) - np.eye(8)[labels])
+    gradient[:, :5] += 5 / 8 * (np.exp(log_softmax(logits[:, :5] / 2)) - targets) / 2
+    kernel = before['resnet/dense/kernel']
+    expected = kernel - 0.1 * (features.T.dot(gradient) / 7 + 0.01 * kernel)
+    np.testing.assert_allclose(after['resnet/dense/kernel'], expected, rtol=1e-4, atol=1e-5)
+    for name in ('kernel', 'bias'):
+        np.testing.assert_array_equal(after['resnet_old/dense/' + name], before['resnet_old/dense/' + name])
+
+
+def test_the_graph_does_not_grow_with_the_classes(handful, tmp_path):
+    def operations(classes):
+        s = imagenet_main.settings.read(vars(imagenet_main), imagenet_main.RECIPES, [
+            '--NUM_CLASSES=%d' % (2 * classes), '--FIRST_INCREMENT_CLASSES=%d' % classes,
+            '--CLASSES_PER_INCREMENT=%d' % classes, '--MEMORY_SIZE=%d' % (2 * classes)])
+        plan = [exemplar.Increment(0, 0, classes, 0, 1, 1, 1, 1), exemplar.Increment(1, classes, 2 * classes, 1, 1, 1, 1, 1)]
+        with tf.Graph().as_default() as graph:
+            imagenet_main.build(s, plan, plan[1], np.array([b'x'], object), np.array([0]), [bic_layer.Fit(1.0, 0.0, 0, 0, False)])
+            return len(graph.get_operations())
+
+    assert operations(501) == operations(5000)   # below 1,000 TensorFlow writes zeros as one constant instead of a few operations
+
+
+# ---- The whole run ---------------------------------------------------------------------------------------------------------
+def run_main(handful, folder, *more):
+    rows = imagenet_main.main(arguments(handful, folder, *more))
+    path, = glob.glob('%s/logs/log-digits-*' % folder)
+    with open(path, encoding='utf-8') as file:
+        return rows, file.read()
+
+
+def events(text, tag):
+    return [dict(pair.split('=', 1) for pair in line.split()[1:]) for line in text.split('\n') if line.startswith('[%s]' % tag)]
+
+
+@pytest.fixture(name='run', scope='session')
+def run_(handful, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('run')
+    return run_main(handful, folder) + (folder,)
+
+
+def test_sizes(run):
+    """By hand. Memory 22 for 5 old classes is 4.4 each: 1 to validate, min(5 - 1, 4 - 1) = 3 to train on."""
+    rows, text, _ = run
+    plan = [{key: int(value) for key, value in event.items()} for event in events(text, 'plan')]
+    assert plan == [
+        dict(increment=0, new_classes=5, seen_classes=5, train=25, val=5, test=15, exemplars_per_class=0, steps=8),
+        dict(increment=1, new_classes=3, seen_classes=8, train=30, val=8, test=24, exemplars_per_class=3, steps=9)]
+    assert [(row['train'], row['val'], row['test'], row['classes']) for row in rows] == [(25, 5, 15, 5), (30, 8, 24, 8)]
+    assert [len(events(text, 'train')), len(events(text, 'bias'))] == [8 + 9, 1]
+    assert [int(event['images']) for event in events(text, 'eval')] == [15, 15, 8, 8, 24, 24]
+
+
+def test_first_losses_are_the_same_on_both_tensorflows(run):
+    """One table for both; weights, order and augmentation come from NumPy."""
+    losses = [float(event['loss']) for event in events(run[1], 'train')[:4]]
+    np.testing.assert_allclose(losses, FIRST_LOSSES, atol=1e-3)
+
+
+def test_train_lines_add_up(run):
+    for event in events(run[1], 'train'):
+        value = {key: float(text) for key, text in event.items()}
+        assert value['lambda'] == (0.625 if event['increment'] == '1' else 0)
+        expected = (value['lambda'] * value['loss_distill'] + (1 - value['lambda']) * value['loss_class'] + value['loss_l2'])
+        assert value['loss'] == pytest.approx(expected, abs=2e-4)
+        # Batches of seven: the rate drops after step 25 / 7 = 3.57 (increment 0) and 30 / 7 = 4.29 (increment 1).
+        boundary = {'0': 3, '1': 4}[event['increment']]
+        assert value['lr'] == pytest.approx(0.01 if value['step'] - 1 <= boundary else 0.001)
+
+
+def test_results_agree_with_each_other(run):
+    rows, text, _ = run
+    results, evals, bias = events(text, 'result'), events(text, 'eval'), events(text, 'bias')[0]
+    assert [result['seen_classes'] for result in results] == ['5', '8']
+    assert (results[1]['top1_before'], results[1]['top1']) == (evals[-2]['top1'], evals[-1]['top1'])
+    assert (results[1]['beta'], results[1]['gamma']) == (bias['beta'], bias['gamma'])
+    assert float(results[1]['avg_top1']) == pytest.approx((rows[0]['top1'] + rows[1]['top1']) / 2, abs=1e-4)
+    assert results[0]['avg_top1_excl_first'] == 'nan' and results[1]['avg_top1_excl_first'] == results[1]['top1']
+    assert float(bias['loss_after']) <= float(bias['loss_before'])
+    matrix = [[float(x) for x in event['top1_by_increment'].split(',')] for event in events(text, 'matrix')
+              if event['correction'] == 'on']
+    assert np.dot(matrix[1], [15, 9]) / 24 == pytest.approx(rows[1]['top1'], abs=1e-4)
+    assert float(results[1]['forgetting_top1']) == pytest.approx(matrix[0][0] - matrix[1][0], abs=1.1e-4)
+    # The authors' closing lines, in their format.
+    closing = re.findall(r'^(?:beta    |gamma   |accuracy): .*$', text, re.M)
+    assert len(closing) == 6
+    assert re.match(r'^beta    :  \[1\.\] \[%s' % bias['beta'][:6], closing[3])
+    assert closing[5] == 'accuracy:  ' + ' '.join(str(np.float32([row['top1']])) for row in rows)
+
+
+def test_checkpoints(run):
+    names = sorted(os.path.relpath(path, str(run[2])) for path in glob.glob('%s/model/digits/*/*.index' % run[2]))
+    assert names == ['model/digits/increment-0/model.ckpt.index', 'model/digits/increment-1/model.ckpt.index']
+
+
+def without_times(text):
+    return re.sub(r'(images_per_sec|hours_left|hours)=\S+|_DIR=.*', '', text)
+
+
+def test_a_second_run_gives_the_same_and_another_seed_does_not(run, handful, tmp_path):
+    _, text, _ = run
+    again = run_main(handful, tmp_path / 'again')[1]
+    assert without_times(again) == without_times(text)
+    other = run_main(handful, tmp_path / 'other', '--SEED=2', '--EPOCHS=1')[1]
+    assert events(other, 'plan')[1]['train'] == '30'
+    assert events(other, 'train')[0]['loss'] != events(text, 'train')[0]['loss']
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(handful, tmp_path):
+    with pytest.raises(Fault, match=r'increment=0 epoch=\d step=\d+: loss=(nan|inf)'):
+        run_main(handful, tmp_path, '--LEARNING_RATE=1e30')
+
+
+def test_a_batch_larger_than_the_data(handful, tmp_path):
+    with pytest.raises(Fault, match='BATCH_SIZE=26: increment 0 has only 25 training images'):
+        run_main(handful, tmp_path, '--BATCH_SIZE=26')
+
+
+def test_the_program_ends_with_the_message_alone(tmp_path):
+    """As typed: non-zero status, one line per fault, no traceback, nothing written."""
+    done = subprocess.run([sys.executable, SCRIPT, '--EPOCH=3', '--SEED=x'], cwd=str(tmp_path), stderr=subprocess.PIPE,
+                          stdout=subprocess.PIPE, universal_newlines=True)
+    assert done.returncode == 1
+    assert '--EPOCH: no such setting; near it: EPOCHS\nSEED=x: must be a whole number' in done.stderr
+    assert 'Traceback' not in done.stderr and done.stdout == ''
+    assert os.listdir(str(tmp_path)) == []
+
+
+def test_digits_are_written_once(digits):
+    """1,797 images, a fifth of each class to test on, and pixels that are scikit-learn's."""
+    from sklearn.datasets import load_digits
+    with open(os.path.join(digits, 'train.txt')) as train, open(os.path.join(digits, 'val.txt')) as val:
+        lines = train.read().split('\n')[:-1], val.read().split('\n')[:-1]
+    assert len(lines[0]) + len(lines[1]) == 1797
+    assert 350 <= len(lines[1]) <= 360
+    name, label = lines[0][100].split()
+    number = int(os.path.basename(name)[:-4])
+    assert load_digits().target[number] == int(label)
+    with tf.Graph().as_default(), tf.Session() as session:
+        pixels = session.run(tf.image.decode_png(tf.read_file(os.path.join(digits, name))))
+    np.testing.assert_allclose(pixels[:, :, 0], load_digits().images[number] * 255 / 16, atol=0.5)
+    with pytest.raises(Fault, match='exists already'):
+        prepare_digits.prepare(digits)
+
+
+FIRST_LOSSES = [2.4788, 2.3799, 1.9037, 1.5305]

@@ -1,0 +1,129 @@
+"""The network's size, shapes and initial weights against published numbers, batch normalisation against NumPy."""
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import bic_layer
+import resnet_model
+
+
+def made(depth=18, num_classes=100, size=224, training=False, data_format='channels_last', batch=7):
+    images = tf.placeholder(tf.float32, [batch, size, size, 3])
+    with tf.variable_scope('resnet'):
+        features, logits = resnet_model.resnet(images, depth, num_classes, training, 0.9, data_format)
+    return images, features, logits
+
+
+def expected_parameters(depth, num_classes):
+    """Counted from the architecture alone: convolutions, two numbers per normalised channel, the dense layer."""
+    blocks = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3),
+              200: (3, 24, 36, 3)}[depth]
+    total, channels = 7 * 7 * 3 * 64, 64
+    for number, filters in zip(blocks, (64, 128, 256, 512)):
+        out = filters if depth < 50 else 4 * filters
+        for block in range(number):
+            total += 2 * channels + (channels * out if block == 0 else 0)
+            if depth < 50:
+                total += 9 * channels * filters + 2 * filters + 9 * filters * filters
+            else:
+                total += channels * filters + 2 * filters + 9 * filters * filters + 2 * filters + filters * out
+            channels = out
+    return total + 2 * channels + (channels + 1) * num_classes
+
+
+@pytest.mark.parametrize('depth', [18, 34, 50, 101, 152, 200])
+def test_parameters(depth):
+    with tf.Graph().as_default():
+        made(depth)
+        count = sum(int(np.prod(v.shape.as_list())) for v in tf.trainable_variables())
+    assert count == expected_parameters(depth, 100)
+    if depth == 18:
+        assert count == 11230116
+
+
+@pytest.mark.parametrize('data_format', ['channels_last', 'channels_first'])
+@pytest.mark.parametrize('depth, width', [(18, 512), (50, 2048)])
+def test_shapes(depth, width, data_format):
+    """Published stages at 224 pixels: 112, then 56, 28, 14, 7; on a GPU channels come first all the way."""
+    with tf.Graph().as_default() as graph:
+        _, features, logits = made(depth, data_format=data_format)
+        channels_first = data_format == 'channels_first'
+
+        def side_and_channels(name):
+            shape = graph.get_tensor_by_name(name).shape.as_list()
+            return (shape[2], shape[1]) if channels_first else (shape[1], shape[3])
+
+        assert side_and_channels('resnet/conv1/Conv2D:0') == (112, 64)
+        last = 'conv2' if depth == 18 else 'conv3'
+        for layer, side in enumerate((56, 28, 14, 7), 1):
+            filters = (64, 128, 256, 512)[layer - 1] * (1 if depth == 18 else 4)
+            assert side_and_channels('resnet/layer%d/block2/%s/Conv2D:0' % (layer, last)) == (side, filters)
+        assert features.shape.as_list() == [7, width]
+        assert logits.shape.as_list() == [7, 100]
+
+
+def test_unknown_depth():
+    with tf.Graph().as_default(), pytest.raises(ValueError, match='depth=19'):
+        made(19)
+
+
+@pytest.mark.parametrize('num_classes, expected', [(100, 1965), (1000, 2220)])
+def test_initial_l2_loss(num_classes, expected):
+    """From the authors' log: step 1 has loss 4.36861 and cross-entropy 2.40041 at weight decay 1e-3."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        made(18, num_classes)
+        loss = bic_layer.l2_loss(tf.trainable_variables())
+        session.run(tf.global_variables_initializer(), resnet_model.initial_weights(tf.global_variables(), 1))
+        assert abs(session.run(loss) - expected) < 3
+
+
+def test_initial_weights():
+    with tf.Graph().as_default(), tf.Session() as session:
+        made(18, 10)
+        feed = resnet_model.initial_weights(tf.global_variables(), 1)
+        session.run(tf.global_variables_initializer(), feed)
+        values = {v.op.name: session.run(v) for v in tf.global_variables()}
+        other = resnet_model.initial_weights(tf.global_variables(), 2)
+    kernel = values['resnet/layer3/block1/conv1/kernel']      # fan-in 3 * 3 * 128
+    sigma = np.sqrt(1 / 1152)
+    assert np.abs(kernel).max() <= 2 * sigma
+    assert np.std(kernel) == pytest.approx(0.8796 * sigma, rel=0.01)   # of a normal truncated at two sigma
+    dense = values['resnet/dense/kernel']
+    assert np.abs(dense).max() <= np.sqrt(6 / 522) and np.std(dense) == pytest.approx(np.sqrt(2 / 522), rel=0.05)
+    assert not values['resnet/dense/bias'].any()
+    assert (values['resnet/bn/gamma'] == 1).all() and (values['resnet/bn/moving_variance'] == 1).all()
+    assert all((feed[tensor] != other[tensor]).any() for tensor in feed)
+
+
+def test_strided_convolution_pads_by_the_kernel():
+    """Explicit padding: one pixel before and one after for 3x3, whatever the input's size. SAME would pad only after."""
+    image = np.random.RandomState(0).normal(size=(1, 6, 6, 2)).astype(np.float32)
+    with tf.Graph().as_default(), tf.Session() as session:
+        with tf.variable_scope('test'):
+            out = resnet_model._convolution(tf.constant(image), 5, 3, 2, 'channels_last', 'conv')
+        session.run(tf.global_variables_initializer())
+        kernel, out = session.run([tf.global_variables()[0], out])
+    padded = np.pad(image[0], [(1, 1), (1, 1), (0, 0)], 'constant')
+    expected = [[np.einsum('abc,abcd->d', padded[2 * i:2 * i + 3, 2 * j:2 * j + 3], kernel) for j in range(3)] for i in range(3)]
+    np.testing.assert_allclose(out[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_batch_normalisation():
+    """Training normalises with the batch and moves the averages; inference normalises with the averages."""
+    x = np.random.RandomState(0).normal(3, 2, (7, 4, 4, 5)).astype(np.float32)
+    with tf.Graph().as_default(), tf.Session() as session:
+        trained = resnet_model._batch_norm_relu(tf.constant(x), True, 0.9, 'channels_last', 'bn')
+        updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
+        with tf.variable_scope('', reuse=True):
+            inferred = resnet_model._batch_norm_relu(tf.constant(x), False, 0.9, 'channels_last', 'bn')
+        assert updates == tf.get_collection(tf.GraphKeys.UPDATE_OPS)
+        session.run(tf.global_variables_initializer())
+        trained, _ = session.run([trained, updates])
+        inferred, averages = session.run([inferred, {v.op.name: v for v in tf.global_variables()}])
+    mean, variance = x.mean(axis=(0, 1, 2)), x.var(axis=(0, 1, 2))
+    np.testing.assert_allclose(trained, np.maximum(0, (x - mean) / np.sqrt(variance + 1e-5)), rtol=1e-3, atol=1e-4)
+    pixels = 7 * 4 * 4
+    np.testing.assert_allclose(averages['bn/moving_mean'], 0.1 * mean, rtol=1e-4)
+    np.testing.assert_allclose(averages['bn/moving_variance'], 0.9 + 0.1 * variance * pixels / (pixels - 1), rtol=1e-4)
+    expected = (x - averages['bn/moving_mean']) / np.sqrt(averages['bn/moving_variance'] + 1e-5)
+    np.testing.assert_allclose(inferred, np.maximum(0, expected), rtol=1e-3, atol=1e-4)

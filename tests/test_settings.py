@@ -1,0 +1,90 @@
+"""Overrides are data, and every wrong setting is reported, all together."""
+import pytest
+
+import imagenet_main
+from data import Fault, settings
+
+
+def read(*arguments, **constants):
+    return settings.read(dict(vars(imagenet_main), **constants), imagenet_main.RECIPES, list(arguments))
+
+
+def test_overrides():
+    s = read('--DATASET=imagenet1000', '--EPOCHS=7', '--LEARNING_RATE=1', '--LR_DROP_EPOCHS=2,5', '--RANDOM_FLIP=False',
+             '--DATA_DIR=/some/where = else')
+    assert (s.EPOCHS, s.LEARNING_RATE, s.LR_DROP_EPOCHS, s.RANDOM_FLIP) == (7, 1.0, (2, 5), False)
+    assert s.DATA_DIR == '/some/where = else'
+    assert (s.NUM_CLASSES, s.MEMORY_SIZE, s.TEMPERATURE) == (1000, 20000, 2.0)   # recipe and constants as they stand
+    assert read('--LR_DROP_EPOCHS=').LR_DROP_EPOCHS == ()
+    assert read('--LR_DROP_EPOCHS=4').LR_DROP_EPOCHS == (4,)
+
+
+@pytest.mark.parametrize('dataset', sorted(imagenet_main.RECIPES))
+def test_recipes_are_complete_and_legal(dataset):
+    assert set(vars(read('--DATASET=' + dataset))) == set(settings.RULES)
+
+
+def test_a_name_is_a_constant_or_a_key_of_recipes():
+    for recipe in imagenet_main.RECIPES.values():
+        assert not set(recipe) & set(vars(imagenet_main))
+
+
+@pytest.mark.parametrize('argument, message', [
+    ('--DATASET=digit', 'DATASET=digit: no such dataset; there is a recipe for digits, imagenet100, imagenet1000'),
+    ('--EPOCH=3', '--EPOCH: no such setting; near it: EPOCHS'),
+    ('--memory_size=3', '--memory_size: no such setting; near it: MEMORY_SIZE'),
+    ('EPOCHS=3', 'EPOCHS=3: an override is written --NAME=value'),
+    ('--EPOCHS', '--EPOCHS: an override is written --NAME=value'),
+    ('--EPOCHS=3.5', 'EPOCHS=3.5: must be a whole number, at least 1'),
+    ('--EPOCHS=0', 'EPOCHS=0: must be a whole number, at least 1'),
+    ('--EPOCHS=True', 'EPOCHS=True: must be a whole number'),
+    ('--LEARNING_RATE=fast', 'LEARNING_RATE=fast: must be a number above 0'),
+    ('--LEARNING_RATE=nan', 'LEARNING_RATE=nan: must be a number above 0'),
+    ('--LEARNING_RATE=inf', 'LEARNING_RATE=inf: must be a number above 0'),
+    ('--RANDOM_FLIP=yes', 'RANDOM_FLIP=yes: must be True or False'),
+    ('--LR_DROP_EPOCHS=5,3', 'LR_DROP_EPOCHS=(5, 3): must be whole numbers above 0, rising'),
+    ('--LR_DROP_EPOCHS=__import__("os")', 'LR_DROP_EPOCHS='),
+    ('--VAL_FRACTION=1', 'VAL_FRACTION=1.0: must be a number between 0 and 1'),
+    ('--RESNET_DEPTH=20', 'RESNET_DEPTH=20: must be one of 18 34 50 101 152 200'),
+    ('--SEED=-1', 'SEED=-1: must be a whole number from 0 to 4294967295'),
+    ('--MODEL_DIR=', 'MODEL_DIR=: must be a text that is not empty'),
+    ('--CLASSES_PER_INCREMENT=3', 'does not divide the 8 classes after the first 2; FIRST_INCREMENT_CLASSES=1 would do'),
+    ('--FIRST_INCREMENT_CLASSES=11', 'FIRST_INCREMENT_CLASSES=11: the dataset has NUM_CLASSES=10'),
+    ('--MEMORY_SIZE=15', 'MEMORY_SIZE=15, VAL_FRACTION=0.1: too small for one exemplar and one validation image of each of '
+                         '8 old classes; MEMORY_SIZE=16 would do'),
+    ('--MEMORY_SIZE=5', 'of each of 4 old classes; MEMORY_SIZE=8 would do'),
+    ('--VAL_FRACTION=0.98', 'MEMORY_SIZE=100, VAL_FRACTION=0.98: too small for one'),
+    ('--IMAGE_SIZE=64', 'IMAGE_SIZE=64, RESIZE_SIDE_MIN='),
+])
+def test_faults(argument, message):
+    with pytest.raises(Fault) as fault:
+        read(argument)
+    assert message in str(fault.value)
+    assert '\n' not in str(fault.value)
+
+
+def test_faults_are_reported_together():
+    with pytest.raises(Fault) as fault:
+        read('--EPOCHS=0', '--NO_SUCH=1', '--BATCH_SIZE=x', 'stray')
+    assert len(str(fault.value).split('\n')) == 4
+
+
+def test_edited_constants_are_checked_too():
+    with pytest.raises(Fault, match='LOG_STEPS=often: must be'):
+        read(LOG_STEPS='often')
+
+
+def test_incomplete_recipe():
+    with pytest.raises(Fault) as fault:
+        settings.read(vars(imagenet_main), {'mine': {'EPOCHS': 3, 'EPOCHES': 3}}, ['--DATASET=mine'])
+    assert "RECIPES['mine'] has EPOCHES, which is no setting" in str(fault.value)
+    assert "RECIPES['mine'] lacks MEMORY_SIZE" in str(fault.value)
+
+
+@pytest.mark.parametrize('arguments, sizes', [
+    ([], [2, 2, 2, 2, 2]),
+    (['--FIRST_INCREMENT_CLASSES=1', '--CLASSES_PER_INCREMENT=3'], [1, 3, 3, 3]),
+    (['--FIRST_INCREMENT_CLASSES=5', '--CLASSES_PER_INCREMENT=5'], [5, 5]),
+    (['--FIRST_INCREMENT_CLASSES=10'], [10])])
+def test_increment_sizes(arguments, sizes):
+    assert settings.increment_sizes(read(*arguments)) == sizes
