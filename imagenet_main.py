@@ -32,7 +32,7 @@ DATASET = 'digits'           # which of the RECIPES below
 SEED = 1                     # weights, shuffling, augmentation; 0 .. 2**32 - 1
 MODEL_DIR = 'model'          # checkpoints go to MODEL_DIR/DATASET/
 LOG_DIR = 'logs'             # the log goes to LOG_DIR/log-DATASET-<date>-<time> as well as to standard output
-LOG_STEPS = 100              # training steps between two [train] lines
+LOG_STEPS = 50               # training steps between two [train] lines
 
 # ---- The method --------------------------------------------------------------------------------------------------------
 CLASS_ORDER_SEED = 1993      # class order and hold-out, never touched by SEED [C]
@@ -57,8 +57,8 @@ RECIPES = {
         RESIZE_SIDE_MIN=32,                     # training resizes the shorter side to a random one in this range, in pixels;
         RESIZE_SIDE_MAX=38,                     # evaluation to its lower end
         RANDOM_FLIP=False,                      # mirror half of the training images
-        EPOCHS=30,                              # passes over an increment's training set
-        LR_DROP_EPOCHS=(15, 22, 27),            # the learning rate drops tenfold after these
+        EPOCHS=8,                               # passes over an increment's training set
+        LR_DROP_EPOCHS=(4, 6),                  # the learning rate drops tenfold after these
         BATCH_SIZE=32,                          # images per step
         LEARNING_RATE=0.05,                     # the first rate, for this BATCH_SIZE
         WEIGHT_DECAY=1e-4,                      # factor of the sum of l2_loss over kernels and the dense bias
@@ -93,7 +93,6 @@ RECIPES['imagenet1000'] = dict(                 # all of ILSVRC2012 [C]
     MEMORY_SIZE=20000)
 
 
-
 def main(arguments):
     """Runs the whole experiment.
 
@@ -123,13 +122,14 @@ def main(arguments):
         test = np.concatenate(data.test[:num_seen])
         with tf.Graph().as_default():
             model = build(s, plan, now, data.train_paths[train], data.train_labels[train], fits)
+            tf.get_default_graph().finalize()
             with tf.Session(config=session_config()) as session:
                 # Stage 1: the classifier, from the previous increment's weights, distilled from the stored network.
-                start(s, session, k)
+                session.run(model.initializer, first_weights(s, model, k))
                 train_classifier(s, session, model, plan, now, write)
 
                 # Stage 2: the bias correction, on logits of the network, which is frozen now.
-                if k == 0:
+                if k == 0:  # one class is as new as the other
                     fits.append(bic_layer.Fit(1.0, 0.0, 0.0, 0.0, False))
                 else:
                     outputs = list(evaluate(s, session, model, now, data.train_paths[val], data.train_labels[val]))
@@ -145,16 +145,15 @@ def main(arguments):
                 # The memory, chosen anew for every seen class with the new network, and the network itself.
                 if now is not plan[-1]:
                     exemplars = update_memory(s, session, model, data, exemplars, now, plan[k + 1])
-                checkpoint.save(session, 'resnet', checkpoint_path(s, k))
-        results.append(accuracy)
+                checkpoint.save(checkpoint_path(s, k), session.run(model.networks['resnet']))
+        results.append(dict(increment=k, classes=num_seen, top1_before=accuracy['off'][0], top1=accuracy['on'][0],
+                            top5_before=accuracy['off'][1], top5=accuracy['on'][1], beta=fits[k].beta, gamma=fits[k].gamma,
+                            train=len(train), val=len(val), test=len(test)))
         matrix.append(by_increment)
-        close_increment(s, write, now, fits, results, matrix, started)
-    rows = [dict(increment=now.increment, classes=now.num_seen, top1_before=result['top1_before'], top1=result['top1'],
-                 top5_before=result['top5_before'], top5=result['top5'], beta=fit.beta, gamma=fit.gamma,
-                 train=now.train, val=now.val, test=now.test) for now, result, fit in zip(plan, results, fits)]
-    write.text(log.table(rows))
+        close_increment(s, write, results, matrix, started)
+    write.text(log.table(results))
     write.close()
-    return rows
+    return results
 
 
 # ---- Before the first increment ------------------------------------------------------------------------------------------
@@ -212,7 +211,8 @@ def build(s, plan, now, paths, labels, fits):
 
     Returns:
         namespace: train_batches and evaluation_batches (iterators), rate (placeholder), train_op, losses (dict of scalars),
-        paths and labels (placeholders of the evaluation), evaluated (features, logits, labels of an evaluation batch).
+        paths and labels (placeholders of the evaluation), evaluated (features, logits, labels of an evaluation batch),
+        networks (dict from scope to the network's variables by name), initializer (of all variables).
     """
     k, num_old, num_seen = now.increment, now.num_old, now.num_seen
     model = types.SimpleNamespace(rate=tf.placeholder(tf.float32, []), paths=tf.placeholder(tf.string, [None]),
@@ -233,7 +233,7 @@ def build(s, plan, now, paths, labels, fits):
     # The loss: lambda * L_d + (1 - lambda) * L_c + wd * sum(l2_loss), equation 3.
     images, labels = model.train_batches.get_next()
     logits = network('resnet', images, training=True)[1][:, :num_seen]             # [batch, num_seen]
-    student = tf.get_collection(tf.GraphKeys.TRAINABLE_VARIABLES, scope='resnet/')
+    student = tf.trainable_variables('resnet/')  # not the old network's, whose scope begins alike
     weight = bic_layer.distillation_weight(num_old, num_seen)
     decay = s.WEIGHT_DECAY * (len(plan) / (k + 1) if s.SCALE_WEIGHT_DECAY else 1)
     loss_class = bic_layer.classification_loss(logits, labels)
@@ -256,16 +256,17 @@ def build(s, plan, now, paths, labels, fits):
     # Evaluation, with the student's variables.
     images, labels = model.evaluation_batches.get_next()
     model.evaluated = network('resnet', images, training=False, reuse=True) + (labels,)
+
+    model.networks = {scope: resnet_model.variables(scope) for scope in (['resnet', 'resnet_old'] if num_old else ['resnet'])}
+    model.initializer = tf.global_variables_initializer()
     return model
 
 
-def start(s, session, k):
-    """Initial weights at the first increment; later student and old network both start from the previous checkpoint."""
-    variables = list(checkpoint.variables('resnet').values())
-    session.run(tf.global_variables_initializer(), resnet_model.initial_weights(variables, s.SEED) if k == 0 else {})
-    if k:
-        for scope in ('resnet', 'resnet_old'):
-            checkpoint.restore(session, scope, checkpoint_path(s, k - 1))
+def first_weights(s, model, k):
+    """What to feed the initialisers: drawn weights at increment 0; later the previous checkpoint, to both networks."""
+    shapes = {name: variable.shape.as_list() for name, variable in model.networks['resnet'].items()}
+    values = checkpoint.load(checkpoint_path(s, k - 1), shapes) if k else resnet_model.initial_weights(shapes, s.SEED)
+    return {network[name].initial_value: value for network in model.networks.values() for name, value in values.items()}
 
 
 def train_classifier(s, session, model, plan, now, write):
@@ -315,7 +316,7 @@ def score(write, now, fit, split, outputs, plan=()):
         fit: bic_layer.Fit. split: 'val' or 'test'. outputs: iterable like `evaluate`'s. plan: the increments to tell apart.
 
     Returns:
-        accuracy: dict of top1_before, top5_before, top1, top5.
+        accuracy: dict from correction, 'off' or 'on', to (top1, top5).
         by_increment: list of float, corrected top-1 on the classes of each increment of the plan up to now.
     """
     ranks, labels = {'off': [], 'on': []}, []
@@ -325,11 +326,11 @@ def score(write, now, fit, split, outputs, plan=()):
         ranks['on'].append(rank(bic_layer.corrected_logits(logits, now.num_old, fit.beta, fit.gamma), of_batch))
     labels = np.concatenate(labels)
     accuracy, by_increment = {}, []
-    for correction, suffix in (('off', '_before'), ('on', '')):
+    for correction in ('off', 'on'):
         of_image = np.concatenate(ranks[correction])
         top1, top5 = np.mean(of_image < 1), np.mean(of_image < 5)
         write('eval', increment=now.increment, split=split, correction=correction, images=len(labels), top1=top1, top5=top5)
-        accuracy.update({'top1' + suffix: top1, 'top5' + suffix: top5})
+        accuracy[correction] = top1, top5
         by_increment = [np.mean(of_image[(labels >= then.num_old) & (labels < then.num_seen)] < 1)
                         for then in plan[:now.increment + 1]]
         if plan:
@@ -354,16 +355,17 @@ def update_memory(s, session, model, data, exemplars, now, upcoming):
             for of_class in candidates]
 
 
-def close_increment(s, write, now, fits, results, matrix, started):
+def close_increment(s, write, results, matrix, started):
     """The [result] line, and the authors' three: all increments' beta, gamma and corrected accuracy so far."""
+    last = results[-1]
     averages = {'avg_%s%s' % (metric, suffix): np.mean([result[metric] for result in results[first:]])
                 if results[first:] else float('nan')
                 for suffix, first in (('', 0), ('_excl_first', 1)) for metric in ('top1', 'top5')}
-    write('result', increment=now.increment, seen_classes=now.num_seen, **results[-1], beta=fits[-1].beta,
-          gamma=fits[-1].gamma, **averages, forgetting_top1=forgetting(matrix), hours=(time.time() - started) / 3600)
-    for name, values in (('beta    : ', [fit.beta for fit in fits]), ('gamma   : ', [fit.gamma for fit in fits]),
-                         ('accuracy: ', [result[s.HEADLINE] for result in results])):
-        write.text(' '.join([name] + [str(np.array([value], np.float32)) for value in values]))
+    write('result', increment=last['increment'], seen_classes=last['classes'],
+          **{key: last[key] for key in ('top1', 'top5', 'top1_before', 'top5_before', 'beta', 'gamma')},
+          **averages, forgetting_top1=forgetting(matrix), hours=(time.time() - started) / 3600)
+    for title, key in (('beta    : ', 'beta'), ('gamma   : ', 'gamma'), ('accuracy: ', s.HEADLINE)):
+        write.text(' '.join([title] + [str(np.array([result[key]], np.float32)) for result in results]))
 
 
 # ---- Formulas ------------------------------------------------------------------------------------------------------------
@@ -409,7 +411,7 @@ def num_gpus():
 
 
 def checkpoint_path(s, k):
-    return os.path.join(s.MODEL_DIR, s.DATASET, 'increment-%d' % k, 'model.ckpt')
+    return os.path.join(s.MODEL_DIR, s.DATASET, 'increment-%d' % k, 'network.npz')
 
 
 if __name__ == '__main__':

@@ -107,25 +107,37 @@ def _batch_norm_relu(x, training, decay, data_format, name):
         return tf.nn.relu(x)
 
 
-def initial_weights(variables, seed):
+def variables(scope):
+    """A network's variables, without those of networks whose scope begins alike.
+
+    Args:
+        scope: str, without '/' at its end.
+
+    Returns:
+        dict from the name without the scope to the variable, in the order in which `resnet` made them.
+    """
+    # The '/' matters: get_collection matches prefixes, and 'resnet' is one of 'resnet_old'.
+    return {v.op.name[len(scope) + 1:]: v for v in tf.get_collection(tf.GraphKeys.GLOBAL_VARIABLES, scope=scope + '/')}
+
+
+def initial_weights(shapes, seed):
     """Draws the kernels in NumPy, so that both TensorFlows start from the same weights.
 
     Convolutions: truncated normal, redrawn beyond two sigma, stddev sqrt(1 / fan_in) not corrected for the truncation,
     as TensorFlow 1.5 drew them (later `variance_scaling_initializer`s widen by 1 / 0.8796). Dense: Glorot uniform.
 
     Args:
-        variables: the network's variables in the order in which `resnet` made them; those not called `kernel` keep
-            their own initial values (0, and 1 for the scales and variances of batch normalisation).
+        shapes: dict from a variable's name to its shape, in the order of `variables`.
         seed: int, 0 to 2**32 - 1.
 
     Returns:
-        dict from the variable's `initial_value` tensor to a float32 array of its shape: a `feed_dict` for the initialisers.
+        dict from name to float32 array, the kernels only: all other variables start from their own initial values, which
+        are 0, and 1 for the scales and variances of batch normalisation.
     """
     random = np.random.RandomState([seed])
-    feed = {}
-    for variable in variables:
-        shape = variable.shape.as_list()
-        if not variable.op.name.endswith('/kernel'):
+    weights = {}
+    for name, shape in shapes.items():
+        if not name.endswith('/kernel'):
             continue
         if len(shape) == 2:
             limit = np.sqrt(6.0 / (shape[0] + shape[1]))
@@ -137,5 +149,5 @@ def initial_weights(variables, seed):
                 value[beyond] = random.standard_normal(beyond.sum())
                 beyond = np.abs(value) > 2
             value *= np.sqrt(1.0 / np.prod(shape[:3]))  # fan_in = height * width * channels in
-        feed[variable.initial_value] = value.astype(np.float32)
-    return feed
+        weights[name] = value.astype(np.float32)
+    return weights

@@ -1,43 +1,47 @@
-"""Checkpoints: a network's variables, stored without their scope, so that one file restores into student and teacher."""
+"""Checkpoints: a network's variables by name, in one NumPy archive.
+
+The names are without the network's scope, so that one file fills both the student and the old network.
+"""
 import os
 
-import tensorflow.compat.v1 as tf
+import numpy as np
 
 from data import Fault
 
 
-def save(session, scope, path):
-    """Stores the variables of a scope.
+def save(path, values):
+    """Writes a checkpoint whole or not at all: under another name first, then renamed.
 
     Args:
-        session: tf.Session. scope: str, without '/' at its end. path: str, prefix of the files; its folder is made.
+        path: str, '...npz'; its folder is made. values: dict from name to array.
     """
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    _saver(scope).save(session, path, write_meta_graph=False, write_state=False)
+    with open(path + '.partial', 'wb') as file:
+        np.savez(file, **values)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(path + '.partial', path)
 
 
-def restore(session, scope, path):
-    """Fills the variables of a scope from what `save` stored.
+def load(path, shapes):
+    """Reads a checkpoint.
+
+    Args:
+        path: str. shapes: dict from name to list of int, what the network expects.
+
+    Returns:
+        dict from name to array.
 
     Raises:
-        Fault: the file is missing, or its variables' names or shapes are not those of the scope.
+        Fault: the file is missing, or its names or shapes are not the expected ones.
     """
-    if not os.path.exists(path + '.index'):
-        raise Fault('%s.index: no such checkpoint' % path)
-    stored = tf.train.NewCheckpointReader(path).get_variable_to_shape_map()
-    wanted = {name: variable.shape.as_list() for name, variable in variables(scope).items()}
-    wrong = sorted(name for name in set(stored) | set(wanted) if stored.get(name) != wanted.get(name))
+    if not os.path.exists(path):
+        raise Fault('%s: no such checkpoint' % path)
+    with np.load(path, allow_pickle=False) as archive:
+        values = {name: archive[name] for name in archive.files}
+    stored = {name: list(value.shape) for name, value in values.items()}
+    wrong = sorted(name for name in set(stored) | set(shapes) if stored.get(name) != shapes.get(name))
     if wrong:
         raise Fault('%s: %d variables differ from the network, first %s: %s in the file, %s in the network'
-                    % (path, len(wrong), wrong[0], stored.get(wrong[0], 'missing'), wanted.get(wrong[0], 'missing')))
-    _saver(scope).restore(session, path)
-
-
-def variables(scope):
-    """dict from a variable's name without its scope to the variable, in order of creation."""
-    # The '/' matters: get_collection matches prefixes, and 'resnet' is one of 'resnet_old'.
-    return {v.op.name[len(scope) + 1:]: v for v in tf.get_collection(tf.GraphKeys.GLOBAL_VARIABLES, scope=scope + '/')}
-
-
-def _saver(scope):
-    return tf.train.Saver(variables(scope))
+                    % (path, len(wrong), wrong[0], stored.get(wrong[0], 'missing'), shapes.get(wrong[0], 'missing')))
+    return values

@@ -33,7 +33,8 @@ def run(tensor):
 
 
 @pytest.mark.parametrize('shape', [(13, 21), (21, 13), (9, 9)])
-@pytest.mark.parametrize('draw', [(17, 0.0, 0.999, 0.7), (17, 0.31, 0.52, 0.2), (31, 0.999999999, 0.0, 0.49), (11, 0.5, 0.5, 0.5)])
+@pytest.mark.parametrize('draw', [
+    (17, 0.0, 0.999, 0.7), (17, 0.31, 0.52, 0.2), (31, 0.999999999, 0.0, 0.49), (11, 0.5, 0.5, 0.5)])
 def test_augmentation(shape, draw):
     image = np.random.RandomState(0).randint(0, 256, shape + (3,)).astype(np.uint8)
     with tf.Graph().as_default():

@@ -14,6 +14,13 @@ def made(depth=18, num_classes=100, size=224, training=False, data_format='chann
     return images, features, logits
 
 
+def drawn(seed):
+    """A feed for the initialisers."""
+    variables = resnet_model.variables('resnet')
+    weights = resnet_model.initial_weights({name: v.shape.as_list() for name, v in variables.items()}, seed)
+    return {variables[name].initial_value: value for name, value in weights.items()}
+
+
 def expected_parameters(depth, num_classes):
     """Counted from the architecture alone: convolutions, two numbers per normalised channel, the dense layer."""
     blocks = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3),
@@ -62,6 +69,15 @@ def test_shapes(depth, width, data_format):
         assert logits.shape.as_list() == [7, 100]
 
 
+def test_variables_of_one_network():
+    with tf.Graph().as_default():
+        for scope in ('resnet', 'resnet_old'):
+            with tf.variable_scope(scope):
+                tf.get_variable('conv1/kernel', [3])
+        assert list(resnet_model.variables('resnet').items()) == [('conv1/kernel', tf.global_variables()[0])]
+        assert list(resnet_model.variables('resnet_old').items()) == [('conv1/kernel', tf.global_variables()[1])]
+
+
 def test_unknown_depth():
     with tf.Graph().as_default(), pytest.raises(ValueError, match='depth=19'):
         made(19)
@@ -73,17 +89,16 @@ def test_initial_l2_loss(num_classes, expected):
     with tf.Graph().as_default(), tf.Session() as session:
         made(18, num_classes)
         loss = bic_layer.l2_loss(tf.trainable_variables())
-        session.run(tf.global_variables_initializer(), resnet_model.initial_weights(tf.global_variables(), 1))
+        session.run(tf.global_variables_initializer(), drawn(1))
         assert abs(session.run(loss) - expected) < 3
 
 
 def test_initial_weights():
     with tf.Graph().as_default(), tf.Session() as session:
         made(18, 10)
-        feed = resnet_model.initial_weights(tf.global_variables(), 1)
+        feed, other = drawn(1), drawn(2)
         session.run(tf.global_variables_initializer(), feed)
         values = {v.op.name: session.run(v) for v in tf.global_variables()}
-        other = resnet_model.initial_weights(tf.global_variables(), 2)
     kernel = values['resnet/layer3/block1/conv1/kernel']      # fan-in 3 * 3 * 128
     sigma = np.sqrt(1 / 1152)
     assert np.abs(kernel).max() <= 2 * sigma
