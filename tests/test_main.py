@@ -251,6 +251,20 @@ def test_checkpoints(run):
             assert archive['dense/kernel'].shape == (512, 8)
 
 
+def test_student_and_old_network_start_from_the_previous_checkpoint(run, handful):
+    s = imagenet_main.settings.read(vars(imagenet_main), imagenet_main.RECIPES, arguments(handful, run[2]))
+    data, plan = imagenet_main.protocol(s)
+    with tf.Graph().as_default(), tf.Session() as session:
+        model = imagenet_main.build(s, plan, plan[1], data.train_paths, data.train_labels, [bic_layer.Fit(1, 0, 0, 0, False)])
+        session.run(model.initializer, imagenet_main.first_weights(s, model, 1))
+        networks = session.run(model.networks)
+    with np.load('%s/model/digits/increment-0/network.npz' % run[2]) as archive:
+        for values in networks.values():
+            assert sorted(values) == sorted(archive.files)
+            for name in values:
+                np.testing.assert_array_equal(values[name], archive[name])
+
+
 def without_times(text):
     return re.sub(r'(images_per_sec|hours_left|hours)=\S+|_DIR=.*', '', text)
 
