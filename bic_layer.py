@@ -1,7 +1,7 @@
 """The method's mathematics: distillation, the corrected logits, the exact fit of the bias correction.
 
 The two parameters are called `beta` and `gamma`, as in the authors' code and tables: new classes' logits o become
-beta * o + gamma. The paper calls the same two alpha and beta (section 3.3, equation 4).
+beta * o + gamma. The paper calls the same two alpha and beta (section 5.2, equation 4).
 """
 import collections
 
@@ -11,10 +11,18 @@ import scipy.special
 import tensorflow.compat.v1 as tf
 
 Fit = collections.namedtuple('Fit', 'beta gamma loss_before loss_after at_bound')
+IDENTITY = Fit(1.0, 0.0, float('nan'), float('nan'), False)  # of the first increment: one class is as new as the other
 
 
 def distillation_weight(num_old, num_seen):
-    """lambda = n / (n + m), equation 3: 0 at the first increment, towards 1 as old classes prevail."""
+    """lambda = n / (n + m), equation 3: 0 at the first increment, towards 1 as old classes prevail.
+
+    Args:
+        num_old: int, n. num_seen: int, n + m.
+
+    Returns:
+        float in [0, 1).
+    """
     return num_old / num_seen
 
 
@@ -23,6 +31,9 @@ def classification_loss(logits, labels):
 
     Args:
         logits: float tensor [batch, num_seen]. labels: int tensor [batch], 0..num_seen-1.
+
+    Returns:
+        float scalar tensor, nats.
     """
     return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
 
@@ -35,13 +46,23 @@ def distillation_loss(logits, old_logits, temperature):
     Args:
         logits: float tensor [batch, num_old], the student's. old_logits: float tensor [batch, num_old], corrected.
         temperature: float, T in the paper.
+
+    Returns:
+        float scalar tensor, nats.
     """
     targets = tf.stop_gradient(tf.nn.softmax(old_logits / temperature))
     return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits_v2(labels=targets, logits=logits / temperature))
 
 
 def l2_loss(variables):
-    """Sum of v**2 / 2 over every convolution's kernel and the dense kernel and bias; batch normalisation is left out."""
+    """Sum of v**2 / 2 over every convolution's kernel and the dense kernel and bias (authors' resnet.py).
+
+    Args:
+        variables: list of a network's trainable variables; those of batch normalisation, under a name bn.., are left out.
+
+    Returns:
+        float32 scalar tensor.
+    """
     return tf.add_n([tf.nn.l2_loss(v) for v in variables if not v.op.name.split('/')[-2].startswith('bn')])
 
 
@@ -52,13 +73,16 @@ def corrected_logits(logits, num_old, beta, gamma):
         logits: float [batch, num_seen], a tensor or an array; the result is of the same kind.
         num_old: int, classes before the increment at which beta and gamma were fitted.
         beta, gamma: float.
+
+    Returns:
+        float [batch, num_seen].
     """
     new = np.arange(int(logits.shape[1])) >= num_old
     return logits * np.where(new, beta, 1.0) + np.where(new, gamma, 0.0)
 
 
 def fit_bias(logits, labels, num_old, beta_min, beta_max, gamma_penalty):
-    """Stage 2: the (beta, gamma) that minimise the validation loss, exactly (section 3.3, equation 5).
+    """Stage 2: the (beta, gamma) that minimise the validation loss, exactly (section 5.2, equation 5).
 
     The loss is the mean cross-entropy of the corrected logits plus gamma_penalty * gamma**2 / 2 [authors' code]. It is convex
     (linear in the two inside a log-sum-exp), and its minimum is finite unless the images are separable: hence the bounds.
@@ -75,13 +99,13 @@ def fit_bias(logits, labels, num_old, beta_min, beta_max, gamma_penalty):
     Raises:
         ValueError: a logit is not finite.
     """
-    logits = np.asarray(logits, np.float64)
     if not np.isfinite(logits).all():
         raise ValueError('fit_bias: a logit is not finite')
-    new = logits[:, num_old:]                                       # [images, num_new]
-    old = scipy.special.logsumexp(logits[:, :num_old], axis=1)      # [images]: all that the old classes contribute
-    is_new = labels >= num_old                                      # [images]
-    target = logits[np.arange(len(labels)), labels]                 # [images]
+    # All that the old classes contribute is one number per image: with 10,000 classes the rest need not be copied.
+    old = np.array([scipy.special.logsumexp(row[:num_old].astype(np.float64)) for row in logits])   # [images]
+    new = logits[:, num_old:].astype(np.float64)                                                    # [images, num_new]
+    target = logits[np.arange(len(labels)), labels].astype(np.float64)                              # [images]
+    is_new = labels >= num_old                                                                      # [images]
 
     def loss(parameters):
         beta, gamma = parameters

@@ -45,7 +45,7 @@ def images_by_label(labels, num_classes):
 
 
 def hold_out(images, memory_size, first_classes, val_fraction, random):
-    """Sets validation images aside, once, before anything is trained (section 3.4; authors' `prepare_validation`).
+    """Sets validation images aside, once, before anything is trained (section 5.1; authors' `prepare_validation`).
 
     Class by class in label order the images are shuffled and the last `int(val_fraction * memory_size / first_classes)`
     are held out: 20 in both ImageNet runs. A small class gives at most `int(val_fraction * its images)`, at least one.
@@ -71,7 +71,7 @@ def hold_out(images, memory_size, first_classes, val_fraction, random):
 
 
 def quota(memory_size, num_old, val_fraction):
-    """How an old class's share x = memory_size / num_old divides (section 3.4; authors' imagenet_main.py).
+    """How an old class's share x = memory_size / num_old divides (section 5.1; authors' imagenet_main.py).
 
     Together they count at most floor(x) images, so that the memory size is never exceeded. The published rows follow from
     `ceil(x) - ceil(f x)` alone; the second term and the floor of 1 matter only where the authors' code was never run.
@@ -104,6 +104,8 @@ def plan(train, held, test, sizes, memory_size, val_fraction):
     for k, new in enumerate(sizes):
         num_seen = num_old + new
         exemplars, validation = quota(memory_size, num_old, val_fraction) if k else (0, held.max())
+        if k > 1:  # the quota can rise where val_fraction * memory_size / num_old crosses a whole number; the memory cannot
+            exemplars = min(exemplars, increments[-1].exemplars)
         increments.append(Increment(
             k, num_old, num_seen, exemplars, int(validation),
             train=int(train[num_old:num_seen].sum() + np.minimum(train[:num_old], exemplars).sum()),

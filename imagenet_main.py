@@ -36,7 +36,7 @@ LOG_STEPS = 50               # training steps between two [train] lines
 
 # ---- The method --------------------------------------------------------------------------------------------------------
 CLASS_ORDER_SEED = 1993      # class order and hold-out, never touched by SEED [C]
-TEMPERATURE = 2.0            # T of the distillation loss [P, section 3.1] [C]
+TEMPERATURE = 2.0            # T of the distillation loss [P, section 3] [C]
 SCALE_WEIGHT_DECAY = True    # True: times increments / (k + 1) at increment k [C]; False: constant [P]
 MOMENTUM = 0.9               # of SGD [P] [C]; starts at zero in every increment
 BETA_MIN = 0.1               # bounds on beta, inactive at all published values (0.39 to 0.79): separable validation
@@ -51,8 +51,8 @@ RECIPES = {
         FIRST_INCREMENT_CLASSES=2,              # classes of increment 0
         CLASSES_PER_INCREMENT=2,                # new classes of every later increment
         MEMORY_SIZE=100,                        # M: exemplars and validation images of old classes together, in images
-        VAL_FRACTION=0.1,                       # share of the memory that is the validation split, 0 .. 1 [P, section 5.5]
-        RESNET_DEPTH=18,                        # 18, 34, 50, 101, 152 or 200
+        VAL_FRACTION=0.1,                       # share of the memory that is the validation split, 0 .. 1 [P, section 5.1]
+        RESNET_DEPTH=18,                        # one of resnet_model.BLOCKS: 18, 34, 50, 101, 152 or 200
         IMAGE_SIZE=32,                          # side of the network's input, in pixels
         RESIZE_SIDE_MIN=32,                     # training resizes the shorter side to a random one in this range, in pixels;
         RESIZE_SIDE_MAX=38,                     # evaluation to its lower end
@@ -106,34 +106,34 @@ def main(arguments):
         Fault: what the user must mend; found before any training, but for a loss that is not finite.
     """
     tf.get_logger().setLevel('ERROR')
-    s = settings.read(globals(), RECIPES, arguments)
-    if s.DATASET == 'digits' and not os.path.exists(s.DATA_DIR):
-        prepare_digits.prepare(s.DATA_DIR)
-    data, plan = protocol(s)
+    s, faults = settings.read(globals(), RECIPES, arguments)
+    data, plan = protocol(s, faults)
     write = open_log(s, plan)
     started = time.time()
 
     exemplars = []                    # by label: training images of an old class, in order of choice
     fits, results, matrix = [], [], []
+    weights = None                    # dict from name to array: the network at the end of the previous increment
     for now in plan:
         k, num_old, num_seen = now.increment, now.num_old, now.num_seen
-        train = np.concatenate(data.train[num_old:num_seen] + exemplars)
-        val = np.concatenate([held[:now.validation] for held in data.held[:num_seen]])
-        test = np.concatenate(data.test[:num_seen])
+        train = np.concatenate(data.train[num_old:num_seen] + exemplars)                # [now.train]
+        val = np.concatenate([held[:now.validation] for held in data.held[:num_seen]])  # [now.val]
+        test = np.concatenate(data.test[:num_seen])                                     # [now.test]
         with tf.Graph().as_default():
             model = build(s, plan, now, data.train_paths[train], data.train_labels[train], fits)
             tf.get_default_graph().finalize()
             with tf.Session(config=session_config()) as session:
                 # Stage 1: the classifier, from the previous increment's weights, distilled from the stored network.
-                session.run(model.initializer, first_weights(s, model, k))
+                session.run(model.initializer, first_weights(s, model, weights))
                 train_classifier(s, session, model, plan, now, write)
 
                 # Stage 2: the bias correction, on logits of the network, which is frozen now.
-                if k == 0:  # one class is as new as the other
-                    fits.append(bic_layer.Fit(1.0, 0.0, 0.0, 0.0, False))
+                if k == 0:
+                    fits.append(bic_layer.IDENTITY)
                 else:
-                    outputs = list(evaluate(s, session, model, now, data.train_paths[val], data.train_labels[val]))
-                    _, logits, labels = (np.concatenate(part) for part in zip(*outputs))
+                    outputs = [(None, logits, labels) for _, logits, labels in evaluate(
+                        s, session, model, now, data.train_paths[val], data.train_labels[val])]
+                    logits, labels = (np.concatenate(part) for part in list(zip(*outputs))[1:])
                     fits.append(bic_layer.fit_bias(logits, labels, num_old, s.BETA_MIN, s.BETA_MAX, s.GAMMA_PENALTY))
                     write('bias', increment=k, **fits[-1]._asdict(), val=len(val))
                     score(write, now, fits[-1], 'val', outputs)
@@ -145,11 +145,12 @@ def main(arguments):
                 # The memory, chosen anew for every seen class with the new network, and the network itself.
                 if now is not plan[-1]:
                     exemplars = update_memory(s, session, model, data, exemplars, now, plan[k + 1])
-                checkpoint.save(checkpoint_path(s, k), session.run(model.networks['resnet']))
+                weights = session.run(model.networks['resnet'])
+        checkpoint.save(os.path.join(s.MODEL_DIR, s.DATASET, 'increment-%d' % k, 'network.npz'), weights)
         results.append(dict(increment=k, classes=num_seen, top1_before=accuracy['off'][0], top1=accuracy['on'][0],
                             top5_before=accuracy['off'][1], top5=accuracy['on'][1], beta=fits[k].beta, gamma=fits[k].gamma,
                             train=len(train), val=len(val), test=len(test)))
-        matrix.append(by_increment)
+        matrix.append(by_increment['on'])
         close_increment(s, write, results, matrix, started)
     write.text(log.table(results))
     write.close()
@@ -157,15 +158,34 @@ def main(arguments):
 
 
 # ---- Before the first increment ------------------------------------------------------------------------------------------
-def protocol(s):
+def protocol(s, faults):
     """Reads the lists, draws class order and hold-out, and plans the increments.
+
+    Args:
+        s: settings. faults: dict from setting to what is wrong with it, from `settings.read`.
 
     Returns:
         data: namespace of train_paths, train_labels, test_paths, test_labels (arrays in list order) and of the images by
             label: train, held and test, each a list of NUM_CLASSES int arrays that index these.
         plan: list of exemplar.Increment.
+
+    Raises:
+        Fault: everything that is wrong with the settings, the output folders and the lists, one line each.
     """
-    train_list, test_list = lists.read(s.DATA_DIR, s.NUM_CLASSES)
+    messages = list(faults.values())
+    for name in {'LOG_DIR', 'MODEL_DIR'} - set(faults):
+        parent = os.path.abspath(getattr(s, name))
+        while not os.path.exists(parent):
+            parent = os.path.dirname(parent)
+        if not os.path.isdir(parent) or not os.access(parent, os.W_OK):
+            messages.append('%s=%s: %s is no folder that can be written to' % (name, getattr(s, name), parent))
+    if not messages and s.DATA_DIR == RECIPES['digits']['DATA_DIR'] and not os.path.exists(s.DATA_DIR):
+        prepare_digits.prepare(s.DATA_DIR)
+    if not {'DATA_DIR', 'NUM_CLASSES'} & set(faults):
+        train_list, test_list, more = lists.read(s.DATA_DIR, s.NUM_CLASSES)
+        messages += more
+    if messages:
+        raise Fault('\n'.join(messages))
     random = np.random.RandomState(s.CLASS_ORDER_SEED)
     label_of_class = np.argsort(exemplar.class_order(s.NUM_CLASSES, random))
     train_labels, test_labels = label_of_class[train_list.classes], label_of_class[test_list.classes]
@@ -173,19 +193,28 @@ def protocol(s):
                                     s.FIRST_INCREMENT_CLASSES, s.VAL_FRACTION, random)
     test = exemplar.images_by_label(test_labels, s.NUM_CLASSES)
     plan = exemplar.plan(train, held, test, settings.increment_sizes(s), s.MEMORY_SIZE, s.VAL_FRACTION)
-    smallest = min(plan, key=lambda increment: increment.train)
-    if s.BATCH_SIZE > smallest.train:
-        raise Fault('BATCH_SIZE=%d: increment %d has only %d training images'
-                    % (s.BATCH_SIZE, smallest.increment, smallest.train))
+    messages = ['BATCH_SIZE=%d: increment %d has only %d training images' % (s.BATCH_SIZE, now.increment, now.train)
+                for now in plan if now.train < s.BATCH_SIZE]
+    # Between two or three values a deviation is often almost nothing, and the gradient of dividing by it almost infinite.
+    messages += ['BATCH_SIZE=%d, EPOCHS=%d: the last batch of increment %d has %d images, too few for batch normalisation over '
+                 'feature maps of one pixel; change one of the two, or IMAGE_SIZE=%d to more than 32'
+                 % (s.BATCH_SIZE, s.EPOCHS, now.increment, s.EPOCHS * now.train % s.BATCH_SIZE, s.IMAGE_SIZE)
+                 for now in plan if s.EPOCHS * now.train % s.BATCH_SIZE in (2, 3) and s.IMAGE_SIZE <= 32]
+    if messages:
+        raise Fault('\n'.join(messages))
     data = types.SimpleNamespace(train_paths=train_list.paths, train_labels=train_labels, test_paths=test_list.paths,
                                  test_labels=test_labels, train=train, held=held, test=test)
     return data, plan
 
 
 def open_log(s, plan):
-    """Opens the run's log and writes what it is going to do."""
-    os.makedirs(s.LOG_DIR, exist_ok=True)
-    write = log.Log(os.path.join(s.LOG_DIR, 'log-%s-%s' % (s.DATASET, time.strftime('%Y%m%d-%H%M%S'))))
+    """Opens the run's log and writes what the run is going to do."""
+    try:
+        os.makedirs(s.MODEL_DIR, exist_ok=True)
+        os.makedirs(s.LOG_DIR, exist_ok=True)
+        write = log.Log(os.path.join(s.LOG_DIR, 'log-%s-%s' % (s.DATASET, time.strftime('%Y%m%d-%H%M%S'))))
+    except OSError as error:
+        raise Fault('%s: cannot be made (%s)' % (error.filename, error.strerror))
     try:
         commit = subprocess.check_output(['git', 'describe', '--always', '--dirty'], stderr=subprocess.DEVNULL,
                                          cwd=os.path.dirname(os.path.abspath(__file__))).decode().strip()
@@ -206,6 +235,7 @@ def build(s, plan, now, paths, labels, fits):
     """The graph of one increment: training batches through student and old network to the loss; evaluation batches.
 
     Args:
+        s: settings. plan: list of exemplar.Increment. now: the one of them to build.
         paths: object array [images] of bytes, labels: int array [images]: what to train on.
         fits: list of bic_layer.Fit, those of the earlier increments.
 
@@ -262,33 +292,48 @@ def build(s, plan, now, paths, labels, fits):
     return model
 
 
-def first_weights(s, model, k):
-    """What to feed the initialisers: drawn weights at increment 0; later the previous checkpoint, to both networks."""
-    shapes = {name: variable.shape.as_list() for name, variable in model.networks['resnet'].items()}
-    values = checkpoint.load(checkpoint_path(s, k - 1), shapes) if k else resnet_model.initial_weights(shapes, s.SEED)
-    return {network[name].initial_value: value for network in model.networks.values() for name, value in values.items()}
+def first_weights(s, model, weights):
+    """What to feed the initialisers: drawn weights at increment 0; later the previous network's, to student and old network.
+
+    Args:
+        weights: dict from a variable's name to its array, or None at increment 0.
+
+    Returns:
+        dict from initial_value tensor to float32 array.
+    """
+    if weights is None:
+        shapes = {name: variable.shape.as_list() for name, variable in model.networks['resnet'].items()}
+        weights = resnet_model.initial_weights(shapes, s.SEED)
+    return {network[name].initial_value: value for network in model.networks.values() for name, value in weights.items()}
 
 
 def train_classifier(s, session, model, plan, now, write):
-    """Stage 1: all steps of one increment, with a [train] line after the first, the last and every LOG_STEPS-th."""
+    """Stage 1: all steps of one increment, with a [train] line after the first, the last and every LOG_STEPS-th.
+
+    Raises:
+        Fault: the loss is not finite.
+    """
     k, steps = now.increment, num_steps(s, now)
     later = sum(num_steps(s, other) for other in plan[k + 1:])
     session.run(model.train_batches.initializer)
-    since, sums = time.time(), []
-    for step in write.progress(range(steps), 'increment %d of %d' % (k + 1, len(plan))):
-        rate = learning_rate(s, now.train, step)
+    sums, images, seconds = [], 0, 0.0  # since the last line; the first step, which includes TensorFlow's start-up, is not timed
+    for step in write.progress(range(steps), 'increment=%d' % k):
+        rate, began = learning_rate(s, now.train, step), time.time()
         values = session.run(dict(model.losses, train_op=model.train_op), {model.rate: rate})
         if not np.isfinite(values['loss']):
             raise Fault('increment=%d epoch=%d step=%d: loss=%s; a lower LEARNING_RATE (now %s) may help'
                         % (k, step * s.BATCH_SIZE // now.train, step + 1, values['loss'], s.LEARNING_RATE))
         sums.append([values[name] for name in model.losses])
+        if step:
+            images += min(s.BATCH_SIZE, s.EPOCHS * now.train - step * s.BATCH_SIZE)
+            seconds += time.time() - began
         if step in (0, steps - 1) or (step + 1) % s.LOG_STEPS == 0:
-            seconds = (time.time() - since) / len(sums)
+            speed = images / seconds if images else float('nan')
             write('train', increment=k, epoch=step * s.BATCH_SIZE // now.train, step=step + 1, lr=rate,
                   **{'lambda': bic_layer.distillation_weight(now.num_old, now.num_seen)},
-                  **dict(zip(model.losses, np.mean(sums, axis=0))), images_per_sec=s.BATCH_SIZE / seconds,
-                  hours_left=(steps - step - 1 + later) * seconds / 3600)
-            since, sums = time.time(), []
+                  **dict(zip(model.losses, np.mean(sums, axis=0))), images_per_sec=speed,
+                  hours_left=(steps - step - 1 + later) * s.BATCH_SIZE / speed / 3600)
+            sums, images, seconds = [], 0, 0.0
 
 
 def evaluate(s, session, model, now, paths, labels):
@@ -299,6 +344,9 @@ def evaluate(s, session, model, now, paths, labels):
 
     Yields:
         (features, logits, labels) per batch: float32 [batch, 512 or 2048], float32 [batch, num_seen], int32 [batch].
+
+    Raises:
+        Fault: a logit is not finite.
     """
     session.run(model.evaluation_batches.initializer, {model.paths: paths, model.labels: labels})
     for _ in range(0, len(labels), s.BATCH_SIZE):
@@ -317,7 +365,7 @@ def score(write, now, fit, split, outputs, plan=()):
 
     Returns:
         accuracy: dict from correction, 'off' or 'on', to (top1, top5).
-        by_increment: list of float, corrected top-1 on the classes of each increment of the plan up to now.
+        by_increment: dict from correction to list of float, top-1 on the classes of each increment of the plan up to now.
     """
     ranks, labels = {'off': [], 'on': []}, []
     for _, logits, of_batch in outputs:
@@ -325,16 +373,16 @@ def score(write, now, fit, split, outputs, plan=()):
         ranks['off'].append(rank(logits, of_batch))
         ranks['on'].append(rank(bic_layer.corrected_logits(logits, now.num_old, fit.beta, fit.gamma), of_batch))
     labels = np.concatenate(labels)
-    accuracy, by_increment = {}, []
+    accuracy, by_increment = {}, {}
     for correction in ('off', 'on'):
         of_image = np.concatenate(ranks[correction])
         top1, top5 = np.mean(of_image < 1), np.mean(of_image < 5)
         write('eval', increment=now.increment, split=split, correction=correction, images=len(labels), top1=top1, top5=top5)
         accuracy[correction] = top1, top5
-        by_increment = [np.mean(of_image[(labels >= then.num_old) & (labels < then.num_seen)] < 1)
-                        for then in plan[:now.increment + 1]]
+        by_increment[correction] = [np.mean(of_image[(labels >= then.num_old) & (labels < then.num_seen)] < 1)
+                                    for then in plan[:now.increment + 1]]
         if plan:
-            write('matrix', increment=now.increment, correction=correction, top1_by_increment=by_increment)
+            write('matrix', increment=now.increment, correction=correction, top1_by_increment=by_increment[correction])
     return accuracy, by_increment
 
 
@@ -408,10 +456,6 @@ def session_config():
 
 def num_gpus():
     return len(tf.config.experimental.list_physical_devices('GPU'))
-
-
-def checkpoint_path(s, k):
-    return os.path.join(s.MODEL_DIR, s.DATASET, 'increment-%d' % k, 'network.npz')
 
 
 if __name__ == '__main__':

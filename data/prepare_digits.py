@@ -34,23 +34,31 @@ def prepare(folder):
     shutil.rmtree(partial, ignore_errors=True)
     digits = load_digits()
     pixels = np.uint8(np.round(digits.images * 255 / 16))[..., None]  # [1797, 8, 8, 1]; the originals count 0..16
-    with tf.Graph().as_default(), tf.Session() as session:
+    # Not on a GPU: the first session of a process decides how all of them take its memory.
+    with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count={'GPU': 0})) as session:
         image = tf.placeholder(tf.uint8, [8, 8, 1])
         png = tf.image.encode_png(image)
         encoded = [session.run(png, {image: one}) for one in pixels]
+    try:
+        _write(partial, encoded, digits.target)
+        os.rename(partial, folder)
+    except OSError as error:
+        raise Fault('%s: the digits cannot be written there (%s)' % (folder, error))
+
+
+def _write(folder, encoded, labels):
     seen, lines = [0] * 10, {'train': [], 'val': []}
-    for number, (content, digit) in enumerate(zip(encoded, digits.target)):
+    for number, (content, digit) in enumerate(zip(encoded, labels)):
         part = 'val' if seen[digit] % TEST_SHARE == TEST_SHARE - 1 else 'train'
         seen[digit] += 1
         name = '%s/%d/%04d.png' % (part, digit, number)
-        os.makedirs(os.path.join(partial, os.path.dirname(name)), exist_ok=True)
-        with open(os.path.join(partial, name), 'wb') as file:
+        os.makedirs(os.path.join(folder, os.path.dirname(name)), exist_ok=True)
+        with open(os.path.join(folder, name), 'wb') as file:
             file.write(content)
         lines[part].append('%s %d\n' % (name, digit))
     for part in lines:
-        with open(os.path.join(partial, part + '.txt'), 'w') as file:
+        with open(os.path.join(folder, part + '.txt'), 'w') as file:
             file.writelines(lines[part])
-    os.rename(partial, folder)
 
 
 if __name__ == '__main__':

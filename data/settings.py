@@ -1,10 +1,12 @@
 """Settings: the constants of imagenet_main.py, the dataset's recipe and the command line's overrides, checked together."""
 import difflib
+import fractions
 import itertools
 import math
 import types
 
 import exemplar
+import resnet_model
 from data import Fault
 
 _AT_LEAST_1 = (int, lambda v: v >= 1, 'a whole number, at least 1')
@@ -15,7 +17,7 @@ _SWITCH = (bool, lambda v: True, 'True or False')
 
 # Every setting: kind, what else must hold, and both in words.
 RULES = {
-    'DATASET': _TEXT,
+    'DATASET': (str, lambda v: v != '' and not set(v) & set('/\\'), 'the name of a recipe, without / and \\'),
     'SEED': (int, lambda v: 0 <= v < 2 ** 32, 'a whole number from 0 to 4294967295'),
     'MODEL_DIR': _TEXT,
     'LOG_DIR': _TEXT,
@@ -33,14 +35,14 @@ RULES = {
     'FIRST_INCREMENT_CLASSES': _AT_LEAST_1,
     'MEMORY_SIZE': _AT_LEAST_1,
     'VAL_FRACTION': _SHARE,
-    'RESNET_DEPTH': (int, lambda v: v in (18, 34, 50, 101, 152, 200), 'one of 18 34 50 101 152 200'),
+    'RESNET_DEPTH': (int, lambda v: v in resnet_model.BLOCKS, 'one of ' + ' '.join(map(str, resnet_model.BLOCKS))),
     'IMAGE_SIZE': _AT_LEAST_1,
     'RESIZE_SIDE_MIN': _AT_LEAST_1,
     'RESIZE_SIDE_MAX': _AT_LEAST_1,
     'RANDOM_FLIP': _SWITCH,
     'EPOCHS': _AT_LEAST_1,
     'LR_DROP_EPOCHS': (tuple, lambda v: all(isinstance(e, int) and e > 0 for e in v) and list(v) == sorted(set(v)),
-                       'whole numbers above 0, rising, separated by commas'),
+                       'whole numbers above 0, rising: on the command line 4,6 or nothing, in the file (4, 6), (4,) or ()'),
     'BATCH_SIZE': _AT_LEAST_1,
     'LEARNING_RATE': _POSITIVE,
     'WEIGHT_DECAY': (float, lambda v: v >= 0, 'a number, at least 0'),
@@ -58,39 +60,47 @@ def read(constants, recipes, arguments):
         arguments: list of '--NAME=value'.
 
     Returns:
-        types.SimpleNamespace, an attribute per setting.
+        settings: types.SimpleNamespace, an attribute per setting.
+        faults: dict from the setting (or argument) to what is wrong with it, one line each: unknown names, wrong values,
+            values that contradict each other.
 
     Raises:
-        Fault: unknown names, wrong values, values that contradict each other; all of them, one line each.
+        Fault: the dataset has no recipe, or an incomplete one.
     """
-    faults, overrides = [], {}
+    faults, overrides = {}, {}
     for argument in arguments:
         name, equals, text = argument[2:].partition('=')
         if not argument.startswith('--') or not equals:
-            faults.append('%s: an override is written --NAME=value; the names are at the top of imagenet_main.py' % argument)
+            faults[argument] = '%s: an override is written --NAME=value; the names are at the top of imagenet_main.py' % argument
         elif name not in RULES:
             near = difflib.get_close_matches(name.upper(), RULES, 3)
-            faults.append('--%s: no such setting%s' % (name, '; near it: ' + ', '.join(near) if near else ''))
+            faults[argument] = '--%s: no such setting%s' % (name, '; near it: ' + ', '.join(near) if near else '')
         else:
             overrides[name] = _parse(text, RULES[name][0])
     values = {name: value for name, value in constants.items() if name in RULES}
-    dataset = overrides.get('DATASET', constants['DATASET'])
-    if dataset in recipes:
-        recipe = recipes[dataset]
-        values.update(recipe)
-        faults += ['RECIPES[%r] has %s, which is no setting' % (dataset, name) for name in recipe if name not in RULES]
-        faults += ['RECIPES[%r] lacks %s' % (dataset, name) for name in RULES if name not in values]
-    else:
-        faults.append('DATASET=%s: no such dataset; there is a recipe for %s' % (dataset, ', '.join(sorted(recipes))))
+    dataset = overrides.get('DATASET', constants.get('DATASET'))
+    if dataset not in list(recipes):
+        faults['DATASET'] = 'DATASET=%s: no such dataset; there is a recipe for %s' % (dataset, ', '.join(sorted(recipes)))
+        raise Fault('\n'.join(faults.values()))
+    values.update(recipes[dataset])
+    recipe = recipes[dataset]
+    incomplete = ['RECIPES[%r] has %s, which is no setting' % (dataset, name) for name in recipe if name not in RULES]
+    incomplete += ['%s is missing, from the top of imagenet_main.py or from RECIPES[%r]' % (name, dataset)
+                   for name in RULES if name not in values]
+    incomplete += ['%s stands at the top of imagenet_main.py and in RECIPES[%r]; it must have one place' % (name, dataset)
+                   for name in recipe if name in constants]
+    if incomplete:
+        raise Fault('\n'.join(incomplete))
     values.update(overrides)
-    wrong = {name: value for name, value in values.items() if name in RULES and not _legal(name, value)}
-    faults += ['%s=%s: must be %s' % (name, value, RULES[name][2]) for name, value in wrong.items()]
+    values.update({name: tuple(value) for name, value in values.items() if isinstance(value, list)})
+    faults.update({name: '%s=%s: must be %s' % (name, value if name in overrides else repr(value), RULES[name][2])
+                   for name, value in values.items() if not _legal(name, value)})
     settings = types.SimpleNamespace(**values)
-    if not faults:
-        faults = _contradictions(settings)
-    if faults:
-        raise Fault('\n'.join(faults))
-    return settings
+    if not {'NUM_CLASSES', 'FIRST_INCREMENT_CLASSES', 'CLASSES_PER_INCREMENT', 'MEMORY_SIZE', 'VAL_FRACTION'} & set(faults):
+        faults.update(_increment_faults(settings))
+    if not {'IMAGE_SIZE', 'RESIZE_SIDE_MIN', 'RESIZE_SIDE_MAX'} & set(faults):
+        faults.update(_size_faults(settings))
+    return settings, faults
 
 
 def increment_sizes(settings):
@@ -122,24 +132,27 @@ def _legal(name, value):
         isinstance(value, kind) and holds(value)
 
 
-def _contradictions(s):
-    """Faults between settings that are legal each by itself."""
-    faults = []
+def _increment_faults(s):
     beyond = s.NUM_CLASSES - s.FIRST_INCREMENT_CLASSES
     if beyond < 0:
-        faults.append('FIRST_INCREMENT_CLASSES=%d: the dataset has NUM_CLASSES=%d' % (s.FIRST_INCREMENT_CLASSES, s.NUM_CLASSES))
-    elif beyond % s.CLASSES_PER_INCREMENT:
+        return {'FIRST_INCREMENT_CLASSES': 'FIRST_INCREMENT_CLASSES=%d: the dataset has NUM_CLASSES=%d'
+                                           % (s.FIRST_INCREMENT_CLASSES, s.NUM_CLASSES)}
+    if beyond % s.CLASSES_PER_INCREMENT:
         would = s.NUM_CLASSES % s.CLASSES_PER_INCREMENT or s.CLASSES_PER_INCREMENT
-        faults.append('CLASSES_PER_INCREMENT=%d does not divide the %d classes after the first %d; FIRST_INCREMENT_CLASSES=%d '
-                      'would do' % (s.CLASSES_PER_INCREMENT, beyond, s.FIRST_INCREMENT_CLASSES, would))
-    else:
-        for num_old in itertools.accumulate(increment_sizes(s)[:-1]):
-            if exemplar.quota(s.MEMORY_SIZE, num_old, s.VAL_FRACTION)[0] < 1:
-                faults.append('MEMORY_SIZE=%d, VAL_FRACTION=%s: too small for one exemplar and one validation image of each of '
-                              '%d old classes; MEMORY_SIZE=%d would do' % (s.MEMORY_SIZE, s.VAL_FRACTION, num_old, num_old *
-                                                                           max(2, math.ceil(1 / (1 - s.VAL_FRACTION)))))
-                break
-    if not s.IMAGE_SIZE <= s.RESIZE_SIDE_MIN <= s.RESIZE_SIDE_MAX:
-        faults.append('IMAGE_SIZE=%d, RESIZE_SIDE_MIN=%d, RESIZE_SIDE_MAX=%d: must not fall in this order'
-                      % (s.IMAGE_SIZE, s.RESIZE_SIDE_MIN, s.RESIZE_SIDE_MAX))
-    return faults
+        return {'CLASSES_PER_INCREMENT': 'CLASSES_PER_INCREMENT=%d does not divide the %d classes after the first %d; '
+                                         'FIRST_INCREMENT_CLASSES=%d would do'
+                                         % (s.CLASSES_PER_INCREMENT, beyond, s.FIRST_INCREMENT_CLASSES, would)}
+    olds = list(itertools.accumulate(increment_sizes(s)[:-1]))
+    if any(exemplar.quota(s.MEMORY_SIZE, num_old, s.VAL_FRACTION)[0] < 1 for num_old in olds):
+        share = max(2, math.ceil(1 / (1 - fractions.Fraction(repr(s.VAL_FRACTION)))))
+        return {'MEMORY_SIZE': 'MEMORY_SIZE=%d, VAL_FRACTION=%s: too small for one exemplar and one validation image of each of '
+                               '%d old classes; MEMORY_SIZE=%d would do'
+                               % (s.MEMORY_SIZE, s.VAL_FRACTION, olds[-1], olds[-1] * share)}
+    return {}
+
+
+def _size_faults(s):
+    if s.IMAGE_SIZE <= s.RESIZE_SIDE_MIN <= s.RESIZE_SIDE_MAX:
+        return {}
+    return {'IMAGE_SIZE': 'IMAGE_SIZE=%d, RESIZE_SIDE_MIN=%d, RESIZE_SIDE_MAX=%d: each must be at least the one before it'
+                          % (s.IMAGE_SIZE, s.RESIZE_SIDE_MIN, s.RESIZE_SIDE_MAX)}

@@ -11,16 +11,19 @@ _DECIMALS = {'beta': 6, 'gamma': 6, 'lr': 6, 'images_per_sec': 1, 'hours': 2, 'h
 
 
 class Log:
-    """Writes lines to standard output and appends them to a file, each flushed at once.
+    """Writes lines to standard output and to a new file, each flushed at once.
 
     Args:
         path: str, the log file.
+
+    Raises:
+        OSError: the file exists or cannot be made.
     """
 
     def __init__(self, path):
         self.path = path
-        self._file = open(path, 'a', encoding='utf-8')
-        self._watched = tqdm is not None and sys.stdout.isatty()
+        self._file = open(path, 'x', encoding='utf-8')
+        self._watched = tqdm is not None and sys.stdout.isatty() and sys.stderr.isatty()
 
     def __call__(self, tag, **values):
         """One line. Fractions, not percent, with fixed decimals; lists are joined by commas; no spaces in values."""

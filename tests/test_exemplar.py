@@ -62,6 +62,19 @@ def test_quota_by_hand(memory_size, num_old, fraction, expected):
     assert exemplar.quota(memory_size, num_old, fraction) == expected
 
 
+@pytest.mark.parametrize('fraction', [0.1, 0.15, 0.3, 0.4])
+def test_the_plan_counts_what_the_memory_keeps(fraction):
+    """The quota can rise with the number of classes (quota(55, 8, 0.3) is 4 exemplars, quota(55, 9, 0.3) is 5)."""
+    images = [np.arange(20) + 20 * label for label in range(12)]
+    train, held = exemplar.hold_out(images, 55, 1, fraction, np.random.RandomState(0))
+    plan = exemplar.plan(train, held, images, [1] * 12, 55, fraction)
+    kept = []
+    for now in plan:
+        kept = [of_class[:now.exemplars] for of_class in kept]     # only ever fewer
+        assert now.train == sum(len(of_class) for of_class in kept) + len(train[now.increment])
+        kept.append(train[now.increment])
+
+
 def test_hold_out_is_the_authors_stream():
     """Redone literally: one generator draws the order, then shuffles class after class; the last images are held out."""
     classes = np.random.RandomState(3).permutation(np.repeat(np.arange(8), 25))

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from data import Fault, lists
+from data import lists
 
 
 @pytest.fixture(name='folder')
@@ -22,9 +22,7 @@ def folder_(tmp_path):
 
 
 def faults(folder, num_classes=3):
-    with pytest.raises(Fault) as fault:
-        lists.read(str(folder), num_classes)
-    return str(fault.value).split('\n')
+    return lists.read(str(folder), num_classes)[2]
 
 
 def change(folder, name, old, new):
@@ -34,7 +32,8 @@ def change(folder, name, old, new):
 
 
 def test_reads(folder):
-    train, test = lists.read(str(folder), 3)
+    train, test, faults = lists.read(str(folder), 3)
+    assert faults == []
     assert list(train.classes) == [0] * 4 + [1] * 4 + [2] * 4
     assert list(test.classes) == [0, 0, 1, 1, 2, 2]
     assert train.paths[5] == os.fsencode(str(folder / 'train' / 'zwei Wörter' / '1.JPEG'))
@@ -51,6 +50,11 @@ def test_no_folder_at_all(tmp_path):
     found = faults(tmp_path / 'nowhere')
     assert len(found) == 2
     assert 'train.txt: no such file' in found[0] and 'val.txt: no such file' in found[1]
+
+
+def test_byte_order_mark(folder):
+    (folder / 'val.txt').write_bytes(b'\xef\xbb\xbf' + (folder / 'val.txt').read_bytes())
+    assert faults(folder) == []
 
 
 @pytest.mark.parametrize('line', ['train/n01/0.JPEG', 'train/n01/0.JPEG 1.0', 'train/n01/0.JPEG -1', '7'])
@@ -93,7 +97,7 @@ def test_image_in_both_lists(folder):
 
 def test_image_listed_twice(folder):
     change(folder, 'train.txt', 'train/n01/1.JPEG', 'train/n01/./0.JPEG')
-    assert faults(folder) == ['%s: 1 line repeats an image of another line' % (folder / 'train.txt')]
+    assert faults(folder) == ['%s: %s lists it more than once' % (folder / 'train' / 'n01' / '0.JPEG', folder / 'train.txt')]
 
 
 def test_many_faults_of_a_kind_are_counted(folder):
@@ -106,4 +110,5 @@ def test_many_faults_of_a_kind_are_counted(folder):
 def test_faults_of_both_lists_are_reported_together(folder):
     change(folder, 'train.txt', 'train/n01/0.JPEG 0', 'train/n01/0.JPEG')
     change(folder, 'val.txt', 'val/n01/0.JPEG 0', 'val/n01/0.JPEG 9')
-    assert len(faults(folder)) == 2
+    (folder / 'val' / 'n03' / '1.JPEG').unlink()
+    assert len(faults(folder)) == 3

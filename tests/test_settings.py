@@ -6,7 +6,11 @@ from data import Fault, settings
 
 
 def read(*arguments, **constants):
-    return settings.read(dict(vars(imagenet_main), **constants), imagenet_main.RECIPES, list(arguments))
+    """The settings, or the Fault that the driver would raise."""
+    s, faults = settings.read(dict(vars(imagenet_main), **constants), imagenet_main.RECIPES, list(arguments))
+    if faults:
+        raise Fault('\n'.join(faults.values()))
+    return s
 
 
 def test_overrides():
@@ -42,7 +46,7 @@ def test_a_name_is_a_constant_or_a_key_of_recipes():
     ('--LEARNING_RATE=nan', 'LEARNING_RATE=nan: must be a number above 0'),
     ('--LEARNING_RATE=inf', 'LEARNING_RATE=inf: must be a number above 0'),
     ('--RANDOM_FLIP=yes', 'RANDOM_FLIP=yes: must be True or False'),
-    ('--LR_DROP_EPOCHS=5,3', 'LR_DROP_EPOCHS=(5, 3): must be whole numbers above 0, rising'),
+    ('--LR_DROP_EPOCHS=5,3', 'LR_DROP_EPOCHS=(5, 3): must be whole numbers above 0, rising: on the command line 4,6'),
     ('--LR_DROP_EPOCHS=__import__("os")', 'LR_DROP_EPOCHS='),
     ('--VAL_FRACTION=1', 'VAL_FRACTION=1.0: must be a number between 0 and 1'),
     ('--RESNET_DEPTH=20', 'RESNET_DEPTH=20: must be one of 18 34 50 101 152 200'),
@@ -52,9 +56,10 @@ def test_a_name_is_a_constant_or_a_key_of_recipes():
     ('--FIRST_INCREMENT_CLASSES=11', 'FIRST_INCREMENT_CLASSES=11: the dataset has NUM_CLASSES=10'),
     ('--MEMORY_SIZE=15', 'MEMORY_SIZE=15, VAL_FRACTION=0.1: too small for one exemplar and one validation image of each of '
                          '8 old classes; MEMORY_SIZE=16 would do'),
-    ('--MEMORY_SIZE=5', 'of each of 4 old classes; MEMORY_SIZE=8 would do'),
+    ('--MEMORY_SIZE=5', 'of each of 8 old classes; MEMORY_SIZE=16 would do'),   # though 4 classes are too many already
     ('--VAL_FRACTION=0.98', 'MEMORY_SIZE=100, VAL_FRACTION=0.98: too small for one'),
-    ('--IMAGE_SIZE=64', 'IMAGE_SIZE=64, RESIZE_SIDE_MIN='),
+    ('--IMAGE_SIZE=64', 'IMAGE_SIZE=64, RESIZE_SIDE_MIN=32, RESIZE_SIDE_MAX=38: each must be at least the one before it'),
+    ('--DATASET=../x', 'DATASET=../x: no such dataset'),
 ])
 def test_faults(argument, message):
     with pytest.raises(Fault) as fault:
@@ -65,20 +70,38 @@ def test_faults(argument, message):
 
 def test_faults_are_reported_together():
     with pytest.raises(Fault) as fault:
-        read('--EPOCHS=0', '--NO_SUCH=1', '--BATCH_SIZE=x', 'stray')
-    assert len(str(fault.value).split('\n')) == 4
+        read('--EPOCHS=0', '--NO_SUCH=1', '--BATCH_SIZE=x', 'stray', '--IMAGE_SIZE=64', '--CLASSES_PER_INCREMENT=3')
+    assert len(str(fault.value).split('\n')) == 6
+
+
+@pytest.mark.parametrize('fraction', [0.1, 0.3, 0.8, 0.95])
+def test_the_memory_that_would_do_does(fraction):
+    with pytest.raises(Fault) as fault:
+        read('--MEMORY_SIZE=3', '--VAL_FRACTION=%s' % fraction)
+    would = int(str(fault.value).split('MEMORY_SIZE=')[-1].split()[0])
+    assert would == 8 * {0.1: 2, 0.3: 2, 0.8: 5, 0.95: 20}[fraction]
+    assert read('--MEMORY_SIZE=%d' % would, '--VAL_FRACTION=%s' % fraction).MEMORY_SIZE == would
 
 
 def test_edited_constants_are_checked_too():
-    with pytest.raises(Fault, match='LOG_STEPS=often: must be'):
-        read(LOG_STEPS='often')
+    with pytest.raises(Fault, match="SEED='1': must be a whole number .*\nLOG_STEPS='often': must be a whole number"):
+        read(LOG_STEPS='often', SEED='1')
+    with pytest.raises(Fault, match="EPOCHS stands at the top of imagenet_main.py and in RECIPES\\['digits'\\]"):
+        read(EPOCHS=3)
+    with pytest.raises(Fault, match='no such dataset'):
+        read(DATASET=['digits'])
+
+
+def test_lists_may_be_edited_as_lists():
+    recipe = dict(imagenet_main.RECIPES['digits'], LR_DROP_EPOCHS=[3, 5])
+    assert settings.read(vars(imagenet_main), {'digits': recipe}, [])[0].LR_DROP_EPOCHS == (3, 5)
 
 
 def test_incomplete_recipe():
     with pytest.raises(Fault) as fault:
         settings.read(vars(imagenet_main), {'mine': {'EPOCHS': 3, 'EPOCHES': 3}}, ['--DATASET=mine'])
     assert "RECIPES['mine'] has EPOCHES, which is no setting" in str(fault.value)
-    assert "RECIPES['mine'] lacks MEMORY_SIZE" in str(fault.value)
+    assert "MEMORY_SIZE is missing, from the top of imagenet_main.py or from RECIPES['mine']" in str(fault.value)
 
 
 @pytest.mark.parametrize('arguments, sizes', [
