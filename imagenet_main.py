@@ -5,7 +5,6 @@
 Edit the constants below, or override any of them for one run with --NAME=value. Sources: [P] the paper, [C] the authors'
 code; where they differ, [C] produced the published numbers and is followed, and the comment names the difference.
 """
-import functools
 import itertools
 import multiprocessing
 import os
@@ -24,7 +23,7 @@ import tensorflow.compat.v1 as tf
 import bic_layer
 import exemplar
 import resnet_model
-from data import Fault, batches, lists, prepare_digits, settings
+from data import Fault, batches, lists, prepare_cifar100, prepare_digits, settings
 from logs import checkpoint, log
 
 # ---- The run -----------------------------------------------------------------------------------------------------------
@@ -33,8 +32,10 @@ SEED = 1                     # weights, shuffling, augmentation; 0 .. 2**32 - 1
 MODEL_DIR = 'model'          # checkpoints go to MODEL_DIR/DATASET/
 LOG_DIR = 'logs'             # the log goes to LOG_DIR/log-DATASET-<date>-<time> as well as to standard output
 LOG_STEPS = 50               # training steps between two [train] lines
+PLAN_ONLY = False            # True: print what the run is going to do and what is wrong with the data, then end
 
 # ---- The method --------------------------------------------------------------------------------------------------------
+CLASS_ORDER = 'random'       # random: one shuffle [C]; icarl: as iCaRL's CIFAR-100 script drew it; sorted: by class number
 CLASS_ORDER_SEED = 1993      # class order and hold-out, never touched by SEED [C]
 TEMPERATURE = 2.0            # T of the distillation loss [P, section 3] [C]
 SCALE_WEIGHT_DECAY = True    # True: times increments / (k + 1) at increment k [C]; False: constant [P]
@@ -49,14 +50,16 @@ RECIPES = {
         DATA_DIR='data/dataDigits',             # folder with train.txt, val.txt and the images they list
         NUM_CLASSES=10,                         # labels are 0 .. NUM_CLASSES - 1
         FIRST_INCREMENT_CLASSES=2,              # classes of increment 0
-        CLASSES_PER_INCREMENT=2,                # new classes of every later increment
+        CLASSES_PER_INCREMENT=2,                # new classes of every later increment, or of each of them: (2, 3, 3)
         MEMORY_SIZE=100,                        # M: exemplars and validation images of old classes together, in images
         VAL_FRACTION=0.1,                       # share of the memory that is the validation split, 0 .. 1 [P, section 5.1]
-        RESNET_DEPTH=18,                        # one of resnet_model.BLOCKS: 18, 34, 50, 101, 152 or 200
+        RESNET_DEPTH=18,                        # 18 34 50 101 152 200, or 20 32 56 for the small form of CIFAR
         IMAGE_SIZE=32,                          # side of the network's input, in pixels
         RESIZE_SIDE_MIN=32,                     # training resizes the shorter side to a random one in this range, in pixels;
         RESIZE_SIDE_MAX=38,                     # evaluation to its lower end
+        PADDING=0,                              # training adds a border of zeros this wide before the crop, in pixels
         RANDOM_FLIP=False,                      # mirror half of the training images
+        STANDARDIZE=False,                      # True: each image to mean 0 and deviation 1; False: subtract channel means
         EPOCHS=8,                               # passes over an increment's training set
         LR_DROP_EPOCHS=(4, 6),                  # the learning rate drops tenfold after these
         BATCH_SIZE=32,                          # images per step
@@ -75,7 +78,9 @@ RECIPES = {
         IMAGE_SIZE=224,
         RESIZE_SIDE_MIN=256,
         RESIZE_SIDE_MAX=512,
+        PADDING=0,
         RANDOM_FLIP=True,
+        STANDARDIZE=False,
         EPOCHS=100,
         LR_DROP_EPOCHS=(30, 60, 80, 90),
         BATCH_SIZE=256,
@@ -91,6 +96,24 @@ RECIPES['imagenet1000'] = dict(                 # all of ILSVRC2012 [C]
     FIRST_INCREMENT_CLASSES=100,
     CLASSES_PER_INCREMENT=100,
     MEMORY_SIZE=20000)
+RECIPES['cifar100'] = dict(                     # [P, section 6]
+    RECIPES['imagenet100'],
+    DATA_DIR='data/dataCIFAR100',
+    FIRST_INCREMENT_CLASSES=20,
+    CLASSES_PER_INCREMENT=20,
+    RESNET_DEPTH=32,
+    IMAGE_SIZE=32,
+    RESIZE_SIDE_MIN=32,
+    RESIZE_SIDE_MAX=32,
+    PADDING=4,
+    STANDARDIZE=True,
+    EPOCHS=250,
+    LR_DROP_EPOCHS=(100, 150, 200),
+    BATCH_SIZE=128,
+    WEIGHT_DECAY=2e-4,
+    HEADLINE='top1')
+# The datasets that are written by themselves where their recipe's own folder is not there.
+PREPARED = {RECIPES['digits']['DATA_DIR']: prepare_digits, RECIPES['cifar100']['DATA_DIR']: prepare_cifar100}
 
 
 def main(arguments):
@@ -107,8 +130,14 @@ def main(arguments):
     """
     tf.get_logger().setLevel('ERROR')
     s, faults = settings.read(globals(), RECIPES, arguments)
-    data, plan = protocol(s, faults)
-    write = open_log(s, plan)
+    data, plan, missing = protocol(s, faults)
+    if missing and not s.PLAN_ONLY:
+        raise Fault('\n'.join(missing))
+    write = open_log(s, data, plan)
+    if missing:
+        raise Fault('\n'.join(missing))
+    if s.PLAN_ONLY:
+        return []
     started = time.time()
 
     exemplars = []                    # by label: training images of an old class, in order of choice
@@ -168,51 +197,53 @@ def protocol(s, faults):
         data: namespace of train_paths, train_labels, test_paths, test_labels (arrays in list order) and of the images by
             label: train, held and test, each a list of NUM_CLASSES int arrays that index these.
         plan: list of exemplar.Increment.
+        missing: list of str: why this plan cannot be carried out, one line each.
 
     Raises:
-        Fault: everything that is wrong with the settings, the output folders and the lists, one line each.
+        Fault: there is no plan: everything that is wrong with the settings, the lists and the rest, one line each.
     """
-    messages = list(faults.values())
+    wrong, missing = list(faults.values()), []
     for name in {'LOG_DIR', 'MODEL_DIR'} - set(faults):
         parent = os.path.abspath(getattr(s, name))
         while not os.path.exists(parent):
             parent = os.path.dirname(parent)
         if not os.path.isdir(parent) or not os.access(parent, os.W_OK):
-            messages.append('%s=%s: %s is no folder that can be written to' % (name, getattr(s, name), parent))
-    if not messages and s.DATA_DIR == RECIPES['digits']['DATA_DIR'] and not os.path.exists(s.DATA_DIR):
-        prepare_digits.prepare(s.DATA_DIR)
+            missing.append('%s=%s: %s is no folder that can be written to' % (name, getattr(s, name), parent))
+    if not wrong + missing and s.DATA_DIR in PREPARED and not os.path.exists(s.DATA_DIR):
+        PREPARED[s.DATA_DIR].prepare(s.DATA_DIR)
     if not {'DATA_DIR', 'NUM_CLASSES'} & set(faults):
-        train_list, test_list, more = lists.read(s.DATA_DIR, s.NUM_CLASSES)
-        messages += more
-    if messages:
-        raise Fault('\n'.join(messages))
+        train_list, test_list, wrong_lists, missing_images = lists.read(s.DATA_DIR, s.NUM_CLASSES)
+        wrong, missing = wrong + wrong_lists, missing + missing_images
+    if wrong:
+        raise Fault('\n'.join(wrong + missing))
     random = np.random.RandomState(s.CLASS_ORDER_SEED)
-    label_of_class = np.argsort(exemplar.class_order(s.NUM_CLASSES, random))
+    label_of_class = np.argsort(exemplar.class_order(s.NUM_CLASSES, random, s.CLASS_ORDER))
     train_labels, test_labels = label_of_class[train_list.classes], label_of_class[test_list.classes]
     train, held = exemplar.hold_out(exemplar.images_by_label(train_labels, s.NUM_CLASSES), s.MEMORY_SIZE,
                                     s.FIRST_INCREMENT_CLASSES, s.VAL_FRACTION, random)
     test = exemplar.images_by_label(test_labels, s.NUM_CLASSES)
     plan = exemplar.plan(train, held, test, settings.increment_sizes(s), s.MEMORY_SIZE, s.VAL_FRACTION)
-    messages = ['BATCH_SIZE=%d: increment %d has only %d training images' % (s.BATCH_SIZE, now.increment, now.train)
+    missing += ['BATCH_SIZE=%d: increment %d has only %d training images' % (s.BATCH_SIZE, now.increment, now.train)
                 for now in plan if now.train < s.BATCH_SIZE]
     # Between two or three values a deviation is often almost nothing, and the gradient of dividing by it almost infinite.
-    messages += ['BATCH_SIZE=%d, EPOCHS=%d: the last batch of increment %d has %d images, too few for batch normalisation over '
+    missing += ['BATCH_SIZE=%d, EPOCHS=%d: the last batch of increment %d has %d images, too few for batch normalisation over '
                  'feature maps of one pixel; change one of the two, or IMAGE_SIZE=%d to more than 32'
                  % (s.BATCH_SIZE, s.EPOCHS, now.increment, s.EPOCHS * now.train % s.BATCH_SIZE, s.IMAGE_SIZE)
-                 for now in plan if s.EPOCHS * now.train % s.BATCH_SIZE in (2, 3) and s.IMAGE_SIZE <= 32]
-    if messages:
-        raise Fault('\n'.join(messages))
+                 for now in plan if s.EPOCHS * now.train % s.BATCH_SIZE in (2, 3)
+                 and s.IMAGE_SIZE <= 32 and len(resnet_model.BLOCKS[s.RESNET_DEPTH]) == 4]
     data = types.SimpleNamespace(train_paths=train_list.paths, train_labels=train_labels, test_paths=test_list.paths,
                                  test_labels=test_labels, train=train, held=held, test=test)
-    return data, plan
+    return data, plan, missing
 
 
-def open_log(s, plan):
-    """Opens the run's log and writes what the run is going to do."""
+def open_log(s, data, plan):
+    """Opens the run's log, none for a plan alone, and writes what the run is going to do."""
     try:
-        os.makedirs(s.MODEL_DIR, exist_ok=True)
-        os.makedirs(s.LOG_DIR, exist_ok=True)
-        write = log.Log(os.path.join(s.LOG_DIR, 'log-%s-%s' % (s.DATASET, time.strftime('%Y%m%d-%H%M%S'))))
+        if not s.PLAN_ONLY:
+            os.makedirs(s.MODEL_DIR, exist_ok=True)
+            os.makedirs(s.LOG_DIR, exist_ok=True)
+        name = 'log-%s-%s' % (s.DATASET, time.strftime('%Y%m%d-%H%M%S'))
+        write = log.Log(None if s.PLAN_ONLY else os.path.join(s.LOG_DIR, name))
     except OSError as error:
         raise Fault('%s: cannot be made (%s)' % (error.filename, error.strerror))
     try:
@@ -226,7 +257,13 @@ def open_log(s, plan):
         write.text('[config]  %s=%s' % (name, ','.join(map(str, value)) if isinstance(value, tuple) else value))
     for now in plan:
         write('plan', increment=now.increment, new_classes=now.num_seen - now.num_old, seen_classes=now.num_seen,
-              train=now.train, val=now.val, test=now.test, exemplars_per_class=now.exemplars, steps=num_steps(s, now))
+              train=now.train, val=now.val, test=now.test, exemplars_per_class=now.exemplars, steps=num_steps(s, now),
+              lr_drops=lr_drops(s, now.train))
+        for label in range(now.num_old, now.num_seen) if s.PLAN_ONLY else ():
+            folder = os.path.dirname(data.train_paths[data.train[label][0]])
+            write.text('[class]   increment=%d label=%d train=%d held_out=%d test=%d folder=%s' % (
+                now.increment, label, len(data.train[label]), len(data.held[label]), len(data.test[label]),
+                os.path.relpath(os.fsdecode(folder), s.DATA_DIR)))
     return write
 
 
@@ -254,11 +291,8 @@ def build(s, plan, now, paths, labels, fits):
             return resnet_model.resnet(images, s.RESNET_DEPTH, s.NUM_CLASSES, training, s.BATCH_NORM_DECAY, data_format)
 
     # Inputs.
-    epochs = functools.partial(batches.epochs, paths, labels, s.EPOCHS, s.SEED, k, s.RESIZE_SIDE_MIN, s.RESIZE_SIDE_MAX)
-    model.train_batches = tf.data.make_initializable_iterator(
-        batches.training_batches(epochs, s.BATCH_SIZE, s.IMAGE_SIZE, s.RANDOM_FLIP))
-    model.evaluation_batches = tf.data.make_initializable_iterator(batches.evaluation_batches(
-        model.paths, model.labels, s.BATCH_SIZE, s.IMAGE_SIZE, s.RESIZE_SIDE_MIN))
+    model.train_batches = tf.data.make_initializable_iterator(batches.training_batches(paths, labels, k, s))
+    model.evaluation_batches = tf.data.make_initializable_iterator(batches.evaluation_batches(model.paths, model.labels, s))
 
     # The loss: lambda * L_d + (1 - lambda) * L_c + wd * sum(l2_loss), equation 3.
     images, labels = model.train_batches.get_next()
@@ -423,9 +457,13 @@ def num_steps(s, now):
 
 
 def learning_rate(s, num_images, step):
-    """The rate of 0-based `step`: divided by ten for every boundary int(N / batch * epoch) that lies before the step [C]."""
-    drops = sum(step > int(num_images / s.BATCH_SIZE * epoch) for epoch in s.LR_DROP_EPOCHS)
-    return s.LEARNING_RATE * 0.1 ** drops
+    """The rate of 0-based `step`: divided by ten for every boundary that lies before the step [C]."""
+    return s.LEARNING_RATE * 0.1 ** sum(step > boundary for boundary in lr_drops(s, num_images))
+
+
+def lr_drops(s, num_images):
+    """The boundaries in steps, int(N / batch * epoch) for each of LR_DROP_EPOCHS [C]; list of int."""
+    return [int(num_images / s.BATCH_SIZE * epoch) for epoch in s.LR_DROP_EPOCHS]
 
 
 def rank(logits, labels):

@@ -6,9 +6,10 @@ official TensorFlow ResNet that the BiC authors started from. Nothing here knows
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-# Blocks in each of the four layers, by depth; from 50 on they are bottlenecks (1x1, 3x3, 1x1 with four times the filters).
-BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3)}
-FILTERS = (64, 128, 256, 512)
+# Blocks in each layer, by depth. Four layers: the ImageNet form, with bottlenecks (1x1, 3x3, 1x1 with four times the filters)
+# from 50 on. Three layers: the CIFAR form.
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3),
+          20: (3, 3, 3), 32: (5, 5, 5), 56: (9, 9, 9)}
 STRIDES = (1, 2, 2, 2)
 BATCH_NORM_EPSILON = 1e-5
 
@@ -18,7 +19,8 @@ def resnet(images, depth, num_classes, training, batch_norm_decay, data_format='
 
     Args:
         images: float32 [batch, height, width, 3], mean subtracted.
-        depth: 18, 34, 50, 101, 152 or 200.
+        depth: 18, 34, 50, 101, 152 or 200, which begin with a 7x7/2 convolution of 64 filters and a 3x3/2 pool; or 20, 32 or
+            56, the form for CIFAR, which begins with a 3x3 convolution of 16.
         num_classes: width of the dense layer: all classes of the dataset, seen or not.
         training: Python bool. True normalises with the batch's statistics and adds the updates of the moving averages
             to `tf.GraphKeys.UPDATE_OPS`; False normalises with the moving averages.
@@ -26,11 +28,12 @@ def resnet(images, depth, num_classes, training, batch_norm_decay, data_format='
         data_format: 'channels_last', or 'channels_first' (faster on GPUs, convolutions do not run on the CPU).
 
     Returns:
-        features: float32 [batch, 512], from depth 50 on [batch, 2048]: globally averaged, what herding sees.
+        features: float32 [batch, 512], with bottlenecks [batch, 2048], in the CIFAR form [batch, 64]: globally averaged, what
+            herding sees.
         logits: float32 [batch, num_classes].
 
     Raises:
-        ValueError: the depth is not one of the six.
+        ValueError: the depth is not one of these.
     """
     if depth not in BLOCKS:
         raise ValueError('resnet: depth=%r is not one of %s' % (depth, sorted(BLOCKS)))
@@ -42,15 +45,20 @@ def resnet(images, depth, num_classes, training, batch_norm_decay, data_format='
         return _batch_norm_relu(x, training, batch_norm_decay, data_format, name)
 
     x = tf.transpose(images, [0, 3, 1, 2]) if data_format == 'channels_first' else images
-    x = conv(x, 64, 7, 2, 'conv1')
-    window, strides = ([1, 1, 3, 3], [1, 1, 2, 2]) if data_format == 'channels_first' else ([1, 3, 3, 1], [1, 2, 2, 1])
-    x = tf.nn.max_pool(x, window, strides, 'SAME', data_format=_FORMAT[data_format])
-    for layer, (blocks, filters, stride) in enumerate(zip(BLOCKS[depth], FILTERS, STRIDES), 1):
-        for block in range(1, blocks + 1):
-            with tf.variable_scope('layer%d/block%d' % (layer, block)):
-                x = _block(x, filters, stride if block == 1 else 1, block == 1, depth >= 50, conv, bn_relu)
+    cifar = len(BLOCKS[depth]) == 3
+    if cifar:
+        x = conv(x, 16, 3, 1, 'conv1')
+    else:
+        x = conv(x, 64, 7, 2, 'conv1')
+        window, strides = ([1, 1, 3, 3], [1, 1, 2, 2]) if data_format == 'channels_first' else ([1, 3, 3, 1], [1, 2, 2, 1])
+        x = tf.nn.max_pool(x, window, strides, 'SAME', data_format=_FORMAT[data_format])
+    for layer, (blocks, stride) in enumerate(zip(BLOCKS[depth], STRIDES)):
+        filters = (16 if cifar else 64) * 2 ** layer
+        for block in range(blocks):
+            with tf.variable_scope('layer%d/block%d' % (layer + 1, block + 1)):
+                x = _block(x, filters, stride if block == 0 else 1, block == 0, depth >= 50 and not cifar, conv, bn_relu)
     x = bn_relu(x, 'bn')
-    features = tf.reduce_mean(x, [2, 3] if data_format == 'channels_first' else [1, 2])  # [batch, 512 or 2048]
+    features = tf.reduce_mean(x, [2, 3] if data_format == 'channels_first' else [1, 2])  # [batch, 512, 2048 or 64]
     with tf.variable_scope('dense'):
         kernel = tf.get_variable('kernel', [features.shape.as_list()[1], num_classes], use_resource=True)
         bias = tf.get_variable('bias', [num_classes], initializer=tf.zeros_initializer(), use_resource=True)

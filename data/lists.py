@@ -23,18 +23,22 @@ def read(folder, num_classes):
 
     Returns:
         train, test: Images, without the lines that are wrong.
-        faults: list of str: what is wrong with either, one line each.
+        wrong: list of str: what is wrong with the lists themselves, one line each.
+        missing: list of str: listed folders and images that are not there, one line each.
     """
-    faults = []
-    train, test = (_read_list(os.path.join(folder, name), num_classes, faults) for name in ('train.txt', 'val.txt'))
+    wrong, missing = [], []
+    train, test = (_read_list(os.path.join(folder, name), num_classes, wrong) for name in ('train.txt', 'val.txt'))
     if train and test:
         counts = np.bincount(train.classes, minlength=num_classes)
-        _report(faults, ['%s: class %d has 1 image, and none would be left to train on: the hold-out takes one'
-                         % (os.path.join(folder, 'train.txt'), label) for label in np.flatnonzero(counts == 1)])
+        _report(wrong, ['%s: class %d has 1 image, and none would be left to train on: the hold-out takes one'
+                        % (os.path.join(folder, 'train.txt'), label) for label in np.flatnonzero(counts == 1)])
         both = set(train.paths) & set(test.paths)
-        _report(faults, ['%s: stands in train.txt and val.txt; a test image must not be trained on' % os.fsdecode(path)
-                         for path in sorted(both)])
-    return train, test, faults
+        _report(wrong, ['%s: stands in train.txt and val.txt; a test image must not be trained on' % os.fsdecode(path)
+                        for path in sorted(both)])
+    for images, name in ((train, 'train.txt'), (test, 'val.txt')):
+        if images:
+            _check_images(images, os.path.join(folder, name), num_classes, wrong, missing)
+    return train, test, wrong, missing
 
 
 def _read_list(path, num_classes, faults):
@@ -55,15 +59,13 @@ def _read_list(path, num_classes, faults):
                 paths.append(os.path.normpath(os.path.join(os.fsencode(os.path.dirname(path)), parts[0].strip())))
                 classes.append(int(parts[1]))
     _report(faults, wrong)
-    images = Images(np.array(paths, object), np.array(classes, int))
-    _check_images(images, path, num_classes, faults)
-    return images
+    return Images(np.array(paths, object), np.array(classes, int))
 
 
-def _check_images(images, name, num_classes, faults):
+def _check_images(images, name, num_classes, wrong, missing):
     """Every class has an image, every image's folder is there and has it, no image is listed twice."""
     counts = np.bincount(images.classes, minlength=num_classes)
-    _report(faults, ['%s: class %d has no image' % (name, label) for label in np.flatnonzero(counts == 0)])
+    _report(wrong, ['%s: class %d has no image' % (name, label) for label in np.flatnonzero(counts == 0)])
     in_folder = collections.defaultdict(set)
     no_folder, no_image, twice = [], [], []
     for path in images.paths:
@@ -75,11 +77,11 @@ def _check_images(images, name, num_classes, faults):
         if not os.path.isdir(folder):
             no_folder.append('%s: no such folder; %s lists %d images in it' % (os.fsdecode(folder), name, len(names)))
         else:
-            no_image += ['%s: no such image; %s lists it' % (os.fsdecode(os.path.join(folder, missing)), name)
-                         for missing in sorted(names.difference(os.listdir(folder)))]
-    _report(faults, no_folder)
-    _report(faults, no_image)
-    _report(faults, twice)
+            no_image += ['%s: no such image; %s lists it' % (os.fsdecode(os.path.join(folder, image)), name)
+                         for image in sorted(names.difference(os.listdir(folder)))]
+    _report(wrong, twice)
+    _report(missing, no_folder)
+    _report(missing, no_image)
 
 
 def _report(faults, found):

@@ -22,6 +22,8 @@ RULES = {
     'MODEL_DIR': _TEXT,
     'LOG_DIR': _TEXT,
     'LOG_STEPS': _AT_LEAST_1,
+    'PLAN_ONLY': _SWITCH,
+    'CLASS_ORDER': (str, lambda v: v in exemplar.CLASS_ORDERS, 'one of ' + ' '.join(exemplar.CLASS_ORDERS)),
     'CLASS_ORDER_SEED': (int, lambda v: 0 <= v < 2 ** 32, 'a whole number from 0 to 4294967295'),
     'TEMPERATURE': _POSITIVE,
     'SCALE_WEIGHT_DECAY': _SWITCH,
@@ -31,7 +33,8 @@ RULES = {
     'GAMMA_PENALTY': (float, lambda v: v >= 0, 'a number, at least 0'),
     'DATA_DIR': _TEXT,
     'NUM_CLASSES': (int, lambda v: v >= 2, 'a whole number, at least 2'),
-    'CLASSES_PER_INCREMENT': _AT_LEAST_1,
+    'CLASSES_PER_INCREMENT': (tuple, lambda v: v and all(type(n) is int and n > 0 for n in v),
+                              'a whole number, at least 1, or several separated by commas'),
     'FIRST_INCREMENT_CLASSES': _AT_LEAST_1,
     'MEMORY_SIZE': _AT_LEAST_1,
     'VAL_FRACTION': _SHARE,
@@ -39,7 +42,9 @@ RULES = {
     'IMAGE_SIZE': _AT_LEAST_1,
     'RESIZE_SIDE_MIN': _AT_LEAST_1,
     'RESIZE_SIDE_MAX': _AT_LEAST_1,
+    'PADDING': (int, lambda v: v >= 0, 'a whole number, at least 0'),
     'RANDOM_FLIP': _SWITCH,
+    'STANDARDIZE': _SWITCH,
     'EPOCHS': _AT_LEAST_1,
     'LR_DROP_EPOCHS': (tuple, lambda v: all(isinstance(e, int) and e > 0 for e in v) and list(v) == sorted(set(v)),
                        'whole numbers above 0, rising: on the command line 4,6 or nothing, in the file (4, 6), (4,) or ()'),
@@ -93,6 +98,7 @@ def read(constants, recipes, arguments):
         raise Fault('\n'.join(incomplete))
     values.update(overrides)
     values.update({name: tuple(value) for name, value in values.items() if isinstance(value, list)})
+    values.update({name: (value,) for name, value in values.items() if type(value) is int and RULES[name][0] is tuple})
     faults.update({name: '%s=%s: must be %s' % (name, value if name in overrides else repr(value), RULES[name][2])
                    for name, value in values.items() if not _legal(name, value)})
     settings = types.SimpleNamespace(**values)
@@ -104,9 +110,11 @@ def read(constants, recipes, arguments):
 
 
 def increment_sizes(settings):
-    """New classes of each increment, list of int: the first may differ, the others are equal."""
-    rest = settings.NUM_CLASSES - settings.FIRST_INCREMENT_CLASSES
-    return [settings.FIRST_INCREMENT_CLASSES] + [settings.CLASSES_PER_INCREMENT] * (rest // settings.CLASSES_PER_INCREMENT)
+    """New classes of each increment, list of int: the first, then equal ones, or one by one as listed."""
+    later = settings.CLASSES_PER_INCREMENT
+    if len(later) == 1:
+        later *= (settings.NUM_CLASSES - settings.FIRST_INCREMENT_CLASSES) // later[0]
+    return [settings.FIRST_INCREMENT_CLASSES, *later]
 
 
 def _parse(text, kind):
@@ -137,11 +145,15 @@ def _increment_faults(s):
     if beyond < 0:
         return {'FIRST_INCREMENT_CLASSES': 'FIRST_INCREMENT_CLASSES=%d: the dataset has NUM_CLASSES=%d'
                                            % (s.FIRST_INCREMENT_CLASSES, s.NUM_CLASSES)}
-    if beyond % s.CLASSES_PER_INCREMENT:
-        would = s.NUM_CLASSES % s.CLASSES_PER_INCREMENT or s.CLASSES_PER_INCREMENT
+    later = s.CLASSES_PER_INCREMENT
+    if len(later) > 1 and sum(later) != beyond:
+        return {'CLASSES_PER_INCREMENT': 'CLASSES_PER_INCREMENT=%s: these are %d classes, and after the first %d there are %d'
+                                         % (','.join(map(str, later)), sum(later), s.FIRST_INCREMENT_CLASSES, beyond)}
+    if len(later) == 1 and beyond % later[0]:
+        would = s.NUM_CLASSES % later[0] or later[0]
         return {'CLASSES_PER_INCREMENT': 'CLASSES_PER_INCREMENT=%d does not divide the %d classes after the first %d; '
                                          'FIRST_INCREMENT_CLASSES=%d would do'
-                                         % (s.CLASSES_PER_INCREMENT, beyond, s.FIRST_INCREMENT_CLASSES, would)}
+                                         % (later[0], beyond, s.FIRST_INCREMENT_CLASSES, would)}
     olds = list(itertools.accumulate(increment_sizes(s)[:-1]))
     if any(exemplar.quota(s.MEMORY_SIZE, num_old, s.VAL_FRACTION)[0] < 1 for num_old in olds):
         share = max(2, math.ceil(1 / (1 - fractions.Fraction(repr(s.VAL_FRACTION)))))

@@ -14,7 +14,7 @@ class Log:
     """Writes lines to standard output and to a new file, each flushed at once.
 
     Args:
-        path: str, the log file.
+        path: str, the log file, or None for standard output alone.
 
     Raises:
         OSError: the file exists or cannot be made.
@@ -22,7 +22,7 @@ class Log:
 
     def __init__(self, path):
         self.path = path
-        self._file = open(path, 'x', encoding='utf-8')
+        self._file = open(path, 'x', encoding='utf-8') if path else None
         self._watched = tqdm is not None and sys.stdout.isatty() and sys.stderr.isatty()
 
     def __call__(self, tag, **values):
@@ -35,15 +35,17 @@ class Log:
             tqdm.tqdm.write(line)  # above the progress bar
         else:
             print(line, flush=True)
-        self._file.write(line + '\n')
-        self._file.flush()
+        if self._file:
+            self._file.write(line + '\n')
+            self._file.flush()
 
     def progress(self, steps, title):
         """The same steps, with a progress bar where a person watches a terminal and tqdm is installed."""
         return tqdm.tqdm(steps, title, leave=False) if self._watched else steps
 
     def close(self):
-        self._file.close()
+        if self._file:
+            self._file.close()
 
 
 def table(rows):

@@ -1,5 +1,6 @@
 """Order and augmentation against a literal NumPy version; odd sizes, batch 7."""
 import os
+import types
 
 import numpy as np
 import pytest
@@ -27,6 +28,13 @@ def resized(image, side):
     return out
 
 
+def settings(**values):
+    """Batches of seven crops of 11 pixels, sides 20 to 24."""
+    return types.SimpleNamespace(**dict(dict(
+        SEED=1, EPOCHS=3, BATCH_SIZE=7, IMAGE_SIZE=11, RESIZE_SIDE_MIN=20, RESIZE_SIDE_MAX=24, PADDING=0, RANDOM_FLIP=True,
+        STANDARDIZE=False), **values))
+
+
 def run(tensor):
     with tf.Session() as session:
         return session.run(tensor)
@@ -38,7 +46,7 @@ def run(tensor):
 def test_augmentation(shape, draw):
     image = np.random.RandomState(0).randint(0, 256, shape + (3,)).astype(np.uint8)
     with tf.Graph().as_default():
-        actual = run(batches.augmented(tf.constant(image), tf.constant(draw, tf.float64), 11, True))
+        actual = run(batches.augmented(tf.constant(image), tf.constant(draw, tf.float64), settings()))
     expected = resized(image.astype(float), draw[0])
     row, column = (int(u * (size - 11 + 1)) for u, size in zip(draw[1:3], expected.shape))
     expected = expected[row:row + 11, column:column + 11] - MEANS
@@ -51,7 +59,7 @@ def test_augmentation(shape, draw):
 def test_evaluation_crops_the_centre(shape):
     image = np.random.RandomState(0).randint(0, 256, shape + (3,)).astype(np.uint8)
     with tf.Graph().as_default():
-        actual = run(batches.centred(tf.constant(image), 11, 17))
+        actual = run(batches.centred(tf.constant(image), settings(RESIZE_SIDE_MIN=17)))
     expected = resized(image.astype(float), 17)
     row, column = (expected.shape[0] - 11) // 2, (expected.shape[1] - 11) // 2
     np.testing.assert_allclose(actual, expected[row:row + 11, column:column + 11] - MEANS, atol=1e-3)
@@ -60,12 +68,30 @@ def test_evaluation_crops_the_centre(shape):
 def test_without_flip_nothing_is_mirrored():
     image = np.random.RandomState(0).randint(0, 256, (9, 9, 3)).astype(np.uint8)
     with tf.Graph().as_default():
-        actual = run(batches.augmented(tf.constant(image), tf.constant([9, 0, 0, 0.1], tf.float64), 9, False))
+        s = settings(IMAGE_SIZE=9, RANDOM_FLIP=False)
+        actual = run(batches.augmented(tf.constant(image), tf.constant([9, 0, 0, 0.1], tf.float64), s))
     np.testing.assert_allclose(actual, image - MEANS, atol=1e-3)
 
 
+@pytest.mark.parametrize('flip', [0.2, 0.7])
+def test_augmentation_of_cifar(flip):
+    """A border of zeros, a crop, a flip; then each image to mean 0 and standard deviation 1 over all its values."""
+    image = np.random.RandomState(0).randint(0, 256, (11, 11, 3)).astype(np.uint8)
+    with tf.Graph().as_default():
+        draw = tf.constant([11, 0.99, 0.3, flip], tf.float64)
+        actual = run(batches.augmented(tf.constant(image), draw, settings(PADDING=4, STANDARDIZE=True)))
+        centre = run(batches.centred(tf.constant(image), settings(RESIZE_SIDE_MIN=11, PADDING=4, STANDARDIZE=True)))
+    padded = np.zeros((19, 19, 3))
+    padded[4:15, 4:15] = image
+    expected = padded[8:19, 2:13]   # 9 positions each way: int(0.99 * 9) and int(0.3 * 9)
+    expected = (expected - expected.mean()) / expected.std()
+    np.testing.assert_allclose(actual, expected[:, ::-1] if flip < 0.5 else expected, atol=1e-4)
+    np.testing.assert_allclose(centre, (image - image.mean()) / image.std(), atol=1e-4)
+
+
 def epochs(seed=1, increment=0, count=3):
-    return list(batches.epochs(np.array([b'%d' % i for i in range(10)], object), np.arange(10), count, seed, increment, 20, 24))
+    paths = np.array([b'%d' % i for i in range(10)], object)
+    return list(batches.epochs(paths, np.arange(10), increment, settings(SEED=seed, EPOCHS=count)))
 
 
 def test_epochs_are_permutations_that_seed_increment_and_epoch_decide():
@@ -99,12 +125,10 @@ def images_(tmp_path):
 
 def test_training_batches_run_across_epochs(images):
     """Three epochs of ten images in batches of seven: 7 7 7 7 2, in the generated order, and pixels follow labels."""
-    def generator():
-        return batches.epochs(images, np.arange(10), 3, 1, 0, 20, 24)
-
-    order = np.concatenate([labels for _, labels, _ in generator()])
+    s = settings(IMAGE_SIZE=16)
+    order = np.concatenate([labels for _, labels, _ in batches.epochs(images, np.arange(10), 0, s)])
     with tf.Graph().as_default(), tf.Session() as session:
-        iterator = tf.data.make_initializable_iterator(batches.training_batches(generator, 7, 16, True))
+        iterator = tf.data.make_initializable_iterator(batches.training_batches(images, np.arange(10), 0, s))
         next_batch = iterator.get_next()
         session.run(iterator.initializer)
         got = [session.run(next_batch) for _ in range(5)]
@@ -119,7 +143,7 @@ def test_training_batches_run_across_epochs(images):
 
 def test_evaluation_batches_keep_the_order(images):
     with tf.Graph().as_default(), tf.Session() as session:
-        dataset = batches.evaluation_batches(tf.constant(list(images)), tf.range(10), 7, 16, 20)
+        dataset = batches.evaluation_batches(tf.constant(list(images)), tf.range(10), settings(IMAGE_SIZE=16))
         next_batch = tf.data.make_one_shot_iterator(dataset).get_next()
         got = [session.run(next_batch) for _ in range(2)]
     assert [list(labels) for _, labels in got] == [[0, 1, 2, 3, 4, 5, 6], [7, 8, 9]]

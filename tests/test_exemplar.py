@@ -25,6 +25,11 @@ def test_class_order_of_seed_1993(num_classes, first):
     assert sorted(order) == list(range(num_classes))
 
 
+def test_other_class_orders():
+    assert list(exemplar.class_order(100, np.random.RandomState(1993), 'icarl')[:5]) == [87, 0, 52, 58, 44]   # iCaRL's CIFAR-100
+    assert list(exemplar.class_order(7, np.random.RandomState(1993), 'sorted')) == [0, 1, 2, 3, 4, 5, 6]
+
+
 def test_counts_were_typed_in_right():
     assert sum(published.COUNTS) == 1281167
     assert sum(published.COUNTS[:100]) == 129395

@@ -22,7 +22,8 @@ def folder_(tmp_path):
 
 
 def faults(folder, num_classes=3):
-    return lists.read(str(folder), num_classes)[2]
+    _, _, wrong, missing = lists.read(str(folder), num_classes)
+    return wrong + missing
 
 
 def change(folder, name, old, new):
@@ -32,8 +33,8 @@ def change(folder, name, old, new):
 
 
 def test_reads(folder):
-    train, test, faults = lists.read(str(folder), 3)
-    assert faults == []
+    train, test, wrong, missing = lists.read(str(folder), 3)
+    assert wrong == missing == []
     assert list(train.classes) == [0] * 4 + [1] * 4 + [2] * 4
     assert list(test.classes) == [0, 0, 1, 1, 2, 2]
     assert train.paths[5] == os.fsencode(str(folder / 'train' / 'zwei Wörter' / '1.JPEG'))

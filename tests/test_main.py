@@ -127,7 +127,7 @@ def test_two_steps_of_the_third_increment(scale, handful, tmp_path, monkeypatch)
     s, faults = imagenet_main.settings.read(vars(imagenet_main), imagenet_main.RECIPES, arguments(
         handful, tmp_path, '--FIRST_INCREMENT_CLASSES=2', '--CLASSES_PER_INCREMENT=2', '--WEIGHT_DECAY=0.01',
         '--SCALE_WEIGHT_DECAY=%s' % scale, '--IMAGE_SIZE=33', '--RESIZE_SIDE_MIN=33', '--RESIZE_SIDE_MAX=36'))
-    data, plan = imagenet_main.protocol(s, faults)
+    data, plan, missing = imagenet_main.protocol(s, faults)
     assert [now.num_seen for now in plan] == [2, 4, 6, 8]
     fits = [bic_layer.IDENTITY, bic_layer.Fit(0.6, -0.3, 0, 0, False)]
     with tf.Graph().as_default(), tf.Session() as session:
@@ -221,8 +221,8 @@ def test_sizes(run):
     """By hand. Memory 22 for 5 old classes is 4.4 each: 1 to validate, min(5 - 1, 4 - 1) = 3 to train on."""
     plan = [{key: int(value) for key, value in event.items()} for event in events(run.text, 'plan')]
     assert plan == [
-        dict(increment=0, new_classes=5, seen_classes=5, train=25, val=5, test=15, exemplars_per_class=0, steps=8),
-        dict(increment=1, new_classes=3, seen_classes=8, train=30, val=8, test=24, exemplars_per_class=3, steps=9)]
+        dict(increment=0, new_classes=5, seen_classes=5, train=25, val=5, test=15, exemplars_per_class=0, steps=8, lr_drops=3),
+        dict(increment=1, new_classes=3, seen_classes=8, train=30, val=8, test=24, exemplars_per_class=3, steps=9, lr_drops=4)]
     assert [(row['train'], row['val'], row['test'], row['classes']) for row in run.rows] == [(25, 5, 15, 5), (30, 8, 24, 8)]
     assert [len(events(run.text, 'train')), len(events(run.text, 'bias'))] == [8 + 9, 1]
     assert [int(event['images']) for event in events(run.text, 'eval')] == [15, 15, 8, 8, 24, 24]
@@ -251,8 +251,8 @@ def test_memory_is_herded_with_the_trained_network(run, handful):
         weights = {name: archive[name] for name in archive.files}
     assert all(np.abs(weights[name]).max() > 0 for name in weights if name.endswith('moving_mean'))   # they were updated
     with tf.Graph().as_default(), tf.Session() as session:
-        image, side = tf.placeholder(tf.string, []), s.IMAGE_SIZE
-        dataset = imagenet_main.batches.evaluation_batches(image[None], tf.zeros([1], tf.int32), 1, side, side)
+        image = tf.placeholder(tf.string, [])
+        dataset = imagenet_main.batches.evaluation_batches(image[None], tf.zeros([1], tf.int32), s)
         iterator = tf.data.make_initializable_iterator(dataset)
         with tf.variable_scope('resnet'):
             features, _ = resnet_model.resnet(iterator.get_next()[0], 18, 8, False, 0.9)
@@ -315,7 +315,7 @@ def test_checkpoints(run):
 
 def test_student_and_old_network_start_from_the_previous_network(run, handful):
     s, faults = imagenet_main.settings.read(vars(imagenet_main), imagenet_main.RECIPES, arguments(handful, run.folder))
-    data, plan = imagenet_main.protocol(s, faults)
+    data, plan, missing = imagenet_main.protocol(s, faults)
     with np.load('%s/model/digits/increment-0/network.npz' % run.folder) as archive:
         weights = {name: archive[name] for name in archive.files}
     with tf.Graph().as_default(), tf.Session() as session:
@@ -355,10 +355,31 @@ def test_a_last_batch_too_small_for_batch_normalisation(epochs, handful, tmp_pat
     """25 and 30 images in batches of 8: the last batch of increment 0 has 2 in two epochs, 3 in three."""
     s, faults = imagenet_main.settings.read(vars(imagenet_main), imagenet_main.RECIPES, arguments(
         handful, tmp_path, '--BATCH_SIZE=8', '--EPOCHS=%d' % epochs))
-    with pytest.raises(Fault, match='the last batch of increment 0 has %d images' % epochs):
-        imagenet_main.protocol(s, faults)
-    s.IMAGE_SIZE = 33
-    imagenet_main.protocol(s, faults)
+    assert any('the last batch of increment 0 has %d images' % epochs in line for line in imagenet_main.protocol(s, faults)[2])
+    for name, value in (('IMAGE_SIZE', 33), ('RESNET_DEPTH', 32)):
+        other = types.SimpleNamespace(**dict(vars(s), **{name: value}))
+        assert imagenet_main.protocol(other, faults)[2] == []
+
+
+@pytest.mark.parametrize('rows, counts, dataset', [
+    (published.IMAGENET100, published.COUNTS[:100], 'imagenet100'), (published.IMAGENET1000, published.COUNTS, 'imagenet1000')])
+def test_the_plan_from_lists_alone_is_the_published_one(rows, counts, dataset, tmp_path, capsys):
+    """All sixty sizes and twenty step counts, without any image; then what is missing, and nothing is written."""
+    for part, of_class in (('train', counts), ('val', [50] * len(counts))):
+        (tmp_path / (part + '.txt')).write_text(''.join(
+            '%s/c%d/%d.JPEG %d\n' % (part, label, i, label) for label, count in enumerate(of_class) for i in range(count)))
+    with pytest.raises(Fault, match='train/c0: no such folder; .*train.txt lists 1300 images in it'):
+        imagenet_main.main(['--PLAN_ONLY=True', '--DATASET=' + dataset, '--DATA_DIR=%s' % tmp_path,
+                            '--LOG_DIR=%s/logs' % tmp_path, '--MODEL_DIR=%s/model' % tmp_path])
+    out = capsys.readouterr().out
+    plan = events(out, 'plan')
+    for key, values in rows.items():
+        assert [int(event[key]) for event in plan] == values
+    if dataset == 'imagenet100':
+        assert plan[0]['lr_drops'] == '1500,3000,4000,4500'
+    first = events(out, 'class')[0]
+    assert first['folder'] == ('train/c68' if dataset == 'imagenet100' else 'train/c54')
+    assert sorted(os.listdir(str(tmp_path))) == ['train.txt', 'val.txt']
 
 
 @pytest.mark.parametrize('name', ['LOG_DIR', 'MODEL_DIR'])

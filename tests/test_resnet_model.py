@@ -25,13 +25,14 @@ def drawn(seed):
 def expected_parameters(depth, num_classes):
     """Counted from the architecture alone: convolutions, two numbers per normalised channel, the dense layer."""
     blocks = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3),
-              200: (3, 24, 36, 3)}[depth]
-    total, channels = 7 * 7 * 3 * 64, 64
-    for number, filters in zip(blocks, (64, 128, 256, 512)):
-        out = filters if depth < 50 else 4 * filters
+              200: (3, 24, 36, 3), 20: (3, 3, 3), 32: (5, 5, 5), 56: (9, 9, 9)}[depth]
+    total, channels = (3 * 3 * 3 * 16, 16) if len(blocks) == 3 else (7 * 7 * 3 * 64, 64)
+    bottleneck = depth in (50, 101, 152, 200)
+    for number, filters in zip(blocks, (channels, 2 * channels, 4 * channels, 8 * channels)):
+        out = 4 * filters if bottleneck else filters
         for block in range(number):
             total += 2 * channels + (channels * out if block == 0 else 0)
-            if depth < 50:
+            if not bottleneck:
                 total += 9 * channels * filters + 2 * filters + 9 * filters * filters
             else:
                 total += channels * filters + 2 * filters + 9 * filters * filters + 2 * filters + filters * out
@@ -39,7 +40,7 @@ def expected_parameters(depth, num_classes):
     return total + 2 * channels + (channels + 1) * num_classes
 
 
-@pytest.mark.parametrize('depth', [18, 34, 50, 101, 152, 200])
+@pytest.mark.parametrize('depth', [18, 34, 50, 101, 152, 200, 20, 32, 56])
 def test_parameters(depth):
     with tf.Graph().as_default():
         made(depth)
@@ -85,6 +86,16 @@ def test_channels_first_gives_the_same_numbers(depth):
             results.append(session.run([features, logits], {images: image}))
     for last, first in zip(*results):
         np.testing.assert_allclose(first, last, rtol=1e-4, atol=1e-4)
+
+
+def test_shapes_of_the_cifar_form():
+    """No pool: 32 pixels with 16 channels, 16 with 32, 8 with 64."""
+    with tf.Graph().as_default() as graph:
+        _, features, logits = made(32, size=32)
+        for layer, side, filters in ((1, 32, 16), (2, 16, 32), (3, 8, 64)):
+            shape = graph.get_tensor_by_name('resnet/layer%d/block5/conv2/Conv2D:0' % layer).shape.as_list()
+            assert shape == [7, side, side, filters]
+        assert features.shape.as_list() == [7, 64] and logits.shape.as_list() == [7, 100]
 
 
 def test_variables_of_one_network():

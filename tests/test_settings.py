@@ -34,7 +34,7 @@ def test_a_name_is_a_constant_or_a_key_of_recipes():
 
 
 @pytest.mark.parametrize('argument, message', [
-    ('--DATASET=digit', 'DATASET=digit: no such dataset; there is a recipe for digits, imagenet100, imagenet1000'),
+    ('--DATASET=digit', 'DATASET=digit: no such dataset; there is a recipe for cifar100, digits, imagenet100, imagenet1000'),
     ('--EPOCH=3', '--EPOCH: no such setting; near it: EPOCHS'),
     ('--memory_size=3', '--memory_size: no such setting; near it: MEMORY_SIZE'),
     ('EPOCHS=3', 'EPOCHS=3: an override is written --NAME=value'),
@@ -49,11 +49,14 @@ def test_a_name_is_a_constant_or_a_key_of_recipes():
     ('--LR_DROP_EPOCHS=5,3', 'LR_DROP_EPOCHS=(5, 3): must be whole numbers above 0, rising: on the command line 4,6'),
     ('--LR_DROP_EPOCHS=__import__("os")', 'LR_DROP_EPOCHS='),
     ('--VAL_FRACTION=1', 'VAL_FRACTION=1.0: must be a number between 0 and 1'),
-    ('--RESNET_DEPTH=20', 'RESNET_DEPTH=20: must be one of 18 34 50 101 152 200'),
+    ('--RESNET_DEPTH=19', 'RESNET_DEPTH=19: must be one of 18 34 50 101 152 200 20 32 56'),
     ('--SEED=-1', 'SEED=-1: must be a whole number from 0 to 4294967295'),
     ('--MODEL_DIR=', 'MODEL_DIR=: must be a text that is not empty'),
     ('--CLASSES_PER_INCREMENT=3', 'does not divide the 8 classes after the first 2; FIRST_INCREMENT_CLASSES=1 would do'),
     ('--FIRST_INCREMENT_CLASSES=11', 'FIRST_INCREMENT_CLASSES=11: the dataset has NUM_CLASSES=10'),
+    ('--CLASSES_PER_INCREMENT=3,4', 'CLASSES_PER_INCREMENT=3,4: these are 7 classes, and after the first 2 there are 8'),
+    ('--CLASSES_PER_INCREMENT=', 'CLASSES_PER_INCREMENT=(): must be a whole number, at least 1, or several'),
+    ('--CLASS_ORDER=shuffled', 'CLASS_ORDER=shuffled: must be one of random icarl sorted'),
     ('--MEMORY_SIZE=15', 'MEMORY_SIZE=15, VAL_FRACTION=0.1: too small for one exemplar and one validation image of each of '
                          '8 old classes; MEMORY_SIZE=16 would do'),
     ('--MEMORY_SIZE=5', 'of each of 8 old classes; MEMORY_SIZE=16 would do'),   # though 4 classes are too many already
@@ -108,6 +111,8 @@ def test_incomplete_recipe():
     ([], [2, 2, 2, 2, 2]),
     (['--FIRST_INCREMENT_CLASSES=1', '--CLASSES_PER_INCREMENT=3'], [1, 3, 3, 3]),
     (['--FIRST_INCREMENT_CLASSES=5', '--CLASSES_PER_INCREMENT=5'], [5, 5]),
-    (['--FIRST_INCREMENT_CLASSES=10'], [10])])
+    (['--FIRST_INCREMENT_CLASSES=10'], [10]),
+    (['--FIRST_INCREMENT_CLASSES=4', '--CLASSES_PER_INCREMENT=1,3,2'], [4, 1, 3, 2]),
+    (['--DATASET=cifar100', '--FIRST_INCREMENT_CLASSES=50', '--CLASSES_PER_INCREMENT=10'], [50, 10, 10, 10, 10, 10])])
 def test_increment_sizes(arguments, sizes):
     assert settings.increment_sizes(read(*arguments)) == sizes

@@ -1,0 +1,45 @@
+"""Writes images that came in another form as PNG files in class folders with list files, the layout that a run reads."""
+import os
+import shutil
+
+import tensorflow.compat.v1 as tf
+
+from data import Fault
+
+
+def write(folder, images):
+    """Writes train/<class>/<number>.png, val/<class>/<number>.png, train.txt and val.txt; all of them or none.
+
+    Args:
+        folder: str, made by this function.
+        images: iterable of (part 'train' or 'val', label int, class name str, pixels uint8 [height, width, 1 or 3]).
+
+    Raises:
+        Fault: the folder exists or cannot be written.
+    """
+    if os.path.exists(folder):
+        raise Fault('%s: exists already; delete it to have it written again' % folder)
+    partial = folder.rstrip('/') + '.partial'  # what an interrupted attempt left is replaced
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        _write(partial, images)
+        os.rename(partial, folder)
+    except OSError as error:
+        raise Fault('%s: the images cannot be written there (%s)' % (folder, error))
+
+
+def _write(folder, images):
+    lines = {'train': [], 'val': []}
+    # Not on a GPU: the first session of a process decides how all of them take its memory.
+    with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count={'GPU': 0})) as session:
+        pixels = tf.placeholder(tf.uint8, [None, None, None])
+        encode = session.make_callable(tf.image.encode_png(pixels), [pixels])
+        for number, (part, label, name, image) in enumerate(images):
+            os.makedirs(os.path.join(folder, part, name), exist_ok=True)
+            path = '%s/%s/%05d.png' % (part, name, number)
+            with open(os.path.join(folder, path), 'wb') as file:
+                file.write(encode(image))
+            lines[part].append('%s %d\n' % (path, label))
+    for part in lines:
+        with open(os.path.join(folder, part + '.txt'), 'w', encoding='utf-8') as file:
+            file.writelines(lines[part])
