@@ -23,7 +23,7 @@ import tensorflow.compat.v1 as tf
 import bic_layer
 import exemplar
 import resnet_model
-from data import Fault, batches, lists, prepare_cifar100, prepare_digits, settings
+from data import Fault, batches, prepare_cifar100, prepare_digits, protocol, settings
 from logs import checkpoint, log
 
 # ---- The run -----------------------------------------------------------------------------------------------------------
@@ -33,6 +33,8 @@ MODEL_DIR = 'model'          # checkpoints go to MODEL_DIR/DATASET/
 LOG_DIR = 'logs'             # the log goes to LOG_DIR/log-DATASET-<date>-<time> as well as to standard output
 LOG_STEPS = 50               # training steps between two [train] lines
 PLAN_ONLY = False            # True: print what the run is going to do and what is wrong with the data, then end
+DECODE_ALL = False           # before the run, decode every image; False: only those whose first and last bytes look damaged
+LEAVE_OUT_BROKEN = False     # do without images that cannot be decoded; False: refuse to start
 
 # ---- The method --------------------------------------------------------------------------------------------------------
 CLASS_ORDER = 'random'       # random: one shuffle [C]; icarl: as iCaRL's CIFAR-100 script drew it; sorted: by class number
@@ -130,7 +132,7 @@ def main(arguments):
     """
     tf.get_logger().setLevel('ERROR')
     s, faults = settings.read(globals(), RECIPES, arguments)
-    data, plan, missing = protocol(s, faults)
+    data, plan, missing = protocol.read(s, faults, PREPARED)
     if missing and not s.PLAN_ONLY:
         raise Fault('\n'.join(missing))
     write = open_log(s, data, plan)
@@ -187,55 +189,6 @@ def main(arguments):
 
 
 # ---- Before the first increment ------------------------------------------------------------------------------------------
-def protocol(s, faults):
-    """Reads the lists, draws class order and hold-out, and plans the increments.
-
-    Args:
-        s: settings. faults: dict from setting to what is wrong with it, from `settings.read`.
-
-    Returns:
-        data: namespace of train_paths, train_labels, test_paths, test_labels (arrays in list order) and of the images by
-            label: train, held and test, each a list of NUM_CLASSES int arrays that index these.
-        plan: list of exemplar.Increment.
-        missing: list of str: why this plan cannot be carried out, one line each.
-
-    Raises:
-        Fault: there is no plan: everything that is wrong with the settings, the lists and the rest, one line each.
-    """
-    wrong, missing = list(faults.values()), []
-    for name in {'LOG_DIR', 'MODEL_DIR'} - set(faults):
-        parent = os.path.abspath(getattr(s, name))
-        while not os.path.exists(parent):
-            parent = os.path.dirname(parent)
-        if not os.path.isdir(parent) or not os.access(parent, os.W_OK):
-            missing.append('%s=%s: %s is no folder that can be written to' % (name, getattr(s, name), parent))
-    if not wrong + missing and s.DATA_DIR in PREPARED and not os.path.exists(s.DATA_DIR):
-        PREPARED[s.DATA_DIR].prepare(s.DATA_DIR)
-    if not {'DATA_DIR', 'NUM_CLASSES'} & set(faults):
-        train_list, test_list, wrong_lists, missing_images = lists.read(s.DATA_DIR, s.NUM_CLASSES)
-        wrong, missing = wrong + wrong_lists, missing + missing_images
-    if wrong:
-        raise Fault('\n'.join(wrong + missing))
-    random = np.random.RandomState(s.CLASS_ORDER_SEED)
-    label_of_class = np.argsort(exemplar.class_order(s.NUM_CLASSES, random, s.CLASS_ORDER))
-    train_labels, test_labels = label_of_class[train_list.classes], label_of_class[test_list.classes]
-    train, held = exemplar.hold_out(exemplar.images_by_label(train_labels, s.NUM_CLASSES), s.MEMORY_SIZE,
-                                    s.FIRST_INCREMENT_CLASSES, s.VAL_FRACTION, random)
-    test = exemplar.images_by_label(test_labels, s.NUM_CLASSES)
-    plan = exemplar.plan(train, held, test, settings.increment_sizes(s), s.MEMORY_SIZE, s.VAL_FRACTION)
-    missing += ['BATCH_SIZE=%d: increment %d has only %d training images' % (s.BATCH_SIZE, now.increment, now.train)
-                for now in plan if now.train < s.BATCH_SIZE]
-    # Between two or three values a deviation is often almost nothing, and the gradient of dividing by it almost infinite.
-    missing += ['BATCH_SIZE=%d, EPOCHS=%d: the last batch of increment %d has %d images, too few for batch normalisation over '
-                 'feature maps of one pixel; change one of the two, or IMAGE_SIZE=%d to more than 32'
-                 % (s.BATCH_SIZE, s.EPOCHS, now.increment, s.EPOCHS * now.train % s.BATCH_SIZE, s.IMAGE_SIZE)
-                 for now in plan if s.EPOCHS * now.train % s.BATCH_SIZE in (2, 3)
-                 and s.IMAGE_SIZE <= 32 and len(resnet_model.BLOCKS[s.RESNET_DEPTH]) == 4]
-    data = types.SimpleNamespace(train_paths=train_list.paths, train_labels=train_labels, test_paths=test_list.paths,
-                                 test_labels=test_labels, train=train, held=held, test=test)
-    return data, plan, missing
-
-
 def open_log(s, data, plan):
     """Opens the run's log, none for a plan alone, and writes what the run is going to do."""
     try:
@@ -255,6 +208,8 @@ def open_log(s, data, plan):
           device='gpu:%d' % num_gpus() if num_gpus() else 'cpu:%d' % multiprocessing.cpu_count(), host=platform.node())
     for name, value in sorted(vars(s).items()):
         write.text('[config]  %s=%s' % (name, ','.join(map(str, value)) if isinstance(value, tuple) else value))
+    for line in data.left_out:
+        write.text('[left_out] %s' % line)
     for now in plan:
         write('plan', increment=now.increment, new_classes=now.num_seen - now.num_old, seen_classes=now.num_seen,
               train=now.train, val=now.val, test=now.test, exemplars_per_class=now.exemplars, steps=num_steps(s, now),

@@ -23,6 +23,8 @@ RULES = {
     'LOG_DIR': _TEXT,
     'LOG_STEPS': _AT_LEAST_1,
     'PLAN_ONLY': _SWITCH,
+    'DECODE_ALL': _SWITCH,
+    'LEAVE_OUT_BROKEN': _SWITCH,
     'CLASS_ORDER': (str, lambda v: v in exemplar.CLASS_ORDERS, 'one of ' + ' '.join(exemplar.CLASS_ORDERS)),
     'CLASS_ORDER_SEED': (int, lambda v: 0 <= v < 2 ** 32, 'a whole number from 0 to 4294967295'),
     'TEMPERATURE': _POSITIVE,

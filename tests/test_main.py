@@ -104,6 +104,9 @@ def arguments(handful, folder, *more):
             '--LOG_STEPS=1'] + list(more)
 
 
+SIZE_33 = ['--IMAGE_SIZE=33', '--RESIZE_SIDE_MIN=33', '--RESIZE_SIDE_MAX=36']   # feature maps of more than one pixel
+
+
 def log_softmax(logits):
     return logits - np.log(np.sum(np.exp(logits), axis=1, keepdims=True))
 
@@ -126,8 +129,8 @@ def test_two_steps_of_the_third_increment(scale, handful, tmp_path, monkeypatch)
     monkeypatch.setattr(resnet_model, 'resnet', linear)
     s, faults = imagenet_main.settings.read(vars(imagenet_main), imagenet_main.RECIPES, arguments(
         handful, tmp_path, '--FIRST_INCREMENT_CLASSES=2', '--CLASSES_PER_INCREMENT=2', '--WEIGHT_DECAY=0.01',
-        '--SCALE_WEIGHT_DECAY=%s' % scale, '--IMAGE_SIZE=33', '--RESIZE_SIDE_MIN=33', '--RESIZE_SIDE_MAX=36'))
-    data, plan, missing = imagenet_main.protocol(s, faults)
+        '--SCALE_WEIGHT_DECAY=%s' % scale, *SIZE_33))
+    data, plan, missing = imagenet_main.protocol.read(s, faults, {})
     assert [now.num_seen for now in plan] == [2, 4, 6, 8]
     fits = [bic_layer.IDENTITY, bic_layer.Fit(0.6, -0.3, 0, 0, False)]
     with tf.Graph().as_default(), tf.Session() as session:
@@ -315,7 +318,7 @@ def test_checkpoints(run):
 
 def test_student_and_old_network_start_from_the_previous_network(run, handful):
     s, faults = imagenet_main.settings.read(vars(imagenet_main), imagenet_main.RECIPES, arguments(handful, run.folder))
-    data, plan, missing = imagenet_main.protocol(s, faults)
+    data, plan, missing = imagenet_main.protocol.read(s, faults, {})
     with np.load('%s/model/digits/increment-0/network.npz' % run.folder) as archive:
         weights = {name: archive[name] for name in archive.files}
     with tf.Graph().as_default(), tf.Session() as session:
@@ -355,10 +358,28 @@ def test_a_last_batch_too_small_for_batch_normalisation(epochs, handful, tmp_pat
     """25 and 30 images in batches of 8: the last batch of increment 0 has 2 in two epochs, 3 in three."""
     s, faults = imagenet_main.settings.read(vars(imagenet_main), imagenet_main.RECIPES, arguments(
         handful, tmp_path, '--BATCH_SIZE=8', '--EPOCHS=%d' % epochs))
-    assert any('the last batch of increment 0 has %d images' % epochs in line for line in imagenet_main.protocol(s, faults)[2])
+    missing = imagenet_main.protocol.read(s, faults, {})[2]
+    assert len([line for line in missing if 'the last batch of increment 0 has %d images' % epochs in line]) == 1
     for name, value in (('IMAGE_SIZE', 33), ('RESNET_DEPTH', 32)):
         other = types.SimpleNamespace(**dict(vars(s), **{name: value}))
-        assert imagenet_main.protocol(other, faults)[2] == []
+        assert imagenet_main.protocol.read(other, faults, {})[2] == []
+
+
+def test_broken_images_are_refused_or_left_out(handful, tmp_path):
+    (tmp_path / 'train').mkdir()
+    (tmp_path / 'train' / 'broken.png').write_bytes(b'')
+    (tmp_path / 'val.txt').write_text(open(os.path.join(handful, 'val.txt')).read().replace('val/', handful + '/val/'))
+    (tmp_path / 'train.txt').write_text(open(os.path.join(handful, 'train.txt')).read().replace('train/', handful + '/train/')
+                                        + 'train/broken.png 5\n')
+    broken = '%s: is empty' % (tmp_path / 'train' / 'broken.png')
+    for more, expected_missing, expected_left_out in (
+            ([], [broken + '; mend or remove it, or do without with LEAVE_OUT_BROKEN=True'], []),
+            (['--LEAVE_OUT_BROKEN=True'], [], [broken])):
+        s, faults = imagenet_main.settings.read(vars(imagenet_main), imagenet_main.RECIPES,
+                                                arguments(str(tmp_path), tmp_path, *SIZE_33, *more))
+        data, plan, missing = imagenet_main.protocol.read(s, faults, {})
+        assert missing == expected_missing and data.left_out == expected_left_out
+    assert sum(map(len, data.train)) + sum(map(len, data.held)) == 48    # as without the broken one
 
 
 @pytest.mark.parametrize('rows, counts, dataset', [

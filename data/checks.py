@@ -1,0 +1,59 @@
+"""Images that cannot be decoded: found before a run starts, without decoding more than need be."""
+import multiprocessing.pool
+import os
+
+import tensorflow.compat.v1 as tf
+
+_TAIL = 1024           # bytes at a file's end in which its closing mark must stand
+_THREADS = 16          # opening files is waiting, above all on network file systems
+
+
+def unreadable(paths, decode_all):
+    """Finds images that cannot be decoded.
+
+    Each file's first and last bytes are read; only where these are not those of a whole JPEG, PNG, GIF or BMP is the image
+    decoded, and that decides. A file damaged in its middle is found by decoding all of them.
+
+    Args:
+        paths: list of bytes. decode_all: bool.
+
+    Returns:
+        dict from path to the reason, in the order of paths.
+    """
+    with multiprocessing.pool.ThreadPool(_THREADS) as pool:
+        reasons = dict(zip(paths, pool.imap(_suspicion, paths, 256)))
+    suspects = [path for path in paths if decode_all or reasons[path]]
+    broken = {}
+    # Not on a GPU: the first session of a process decides how all of them take its memory.
+    with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count={'GPU': 0})) as session:
+        path = tf.placeholder(tf.string, [])
+        decode = session.make_callable(tf.image.decode_image(tf.read_file(path), 3, expand_animations=False).op, [path])
+        for suspect in suspects:
+            try:
+                decode(suspect)
+            except tf.errors.OpError:
+                broken[suspect] = reasons[suspect] or 'cannot be decoded'
+    return broken
+
+
+def _suspicion(path):
+    """Why a file does not look like a whole image, or None."""
+    try:
+        with open(path, 'rb') as file:
+            head = file.read(32)
+            file.seek(0, os.SEEK_END)
+            size = file.tell()
+            file.seek(max(0, size - _TAIL))
+            tail = file.read()
+    except OSError as error:
+        if os.path.islink(path) and not os.path.exists(path):
+            return 'is a link to %s, which is not there' % os.fsdecode(os.readlink(path))
+        return 'cannot be read (%s)' % error.strerror
+    if not size:
+        return 'is empty'
+    for start, end in ((b'\xff\xd8\xff', b'\xff\xd9'), (b'\x89PNG\r\n\x1a\n', b'IEND\xaeB`\x82'), (b'GIF8', b'\x00;')):
+        if head.startswith(start):
+            return None if end in tail else 'is cut off'
+    if head.startswith(b'BM'):
+        return None if size >= int.from_bytes(head[2:6], 'little') else 'is cut off'
+    return 'is no JPEG, PNG, GIF or BMP image'
