@@ -50,8 +50,9 @@ GAMMA_PENALTY = 0.1          # stage 2 adds GAMMA_PENALTY * gamma**2 / 2 to its 
 RECIPES = {
     'digits': dict(                             # scikit-learn's 8 x 8 pixel digits: the demonstration, minutes on a CPU
         DATA_DIR='data/dataDigits',             # folder with train.txt, val.txt and the images they list
-        NUM_CLASSES=10,                         # labels are 0 .. NUM_CLASSES - 1
-        FIRST_INCREMENT_CLASSES=2,              # classes of increment 0
+        NUM_CLASSES=10,                         # labels are 0 .. NUM_CLASSES - 1; 0: as many as there are class folders
+        TEST_FRACTION=0.2,                      # share of each class that is tested on, for class folders without train/ and val/
+        FIRST_INCREMENT_CLASSES=2,              # classes of increment 0; 0: all
         CLASSES_PER_INCREMENT=2,                # new classes of every later increment, or of each of them: (2, 3, 3)
         MEMORY_SIZE=100,                        # M: exemplars and validation images of old classes together, in images
         VAL_FRACTION=0.1,                       # share of the memory that is the validation split, 0 .. 1 [P, section 5.1]
@@ -72,6 +73,7 @@ RECIPES = {
     'imagenet100': dict(                        # the first 100 classes of ILSVRC2012 [C]
         DATA_DIR='data/dataImageNet100',
         NUM_CLASSES=100,
+        TEST_FRACTION=0.2,
         FIRST_INCREMENT_CLASSES=10,
         CLASSES_PER_INCREMENT=10,
         MEMORY_SIZE=2000,
@@ -113,6 +115,15 @@ RECIPES['cifar100'] = dict(                     # [P, section 6]
     LR_DROP_EPOCHS=(100, 150, 200),
     BATCH_SIZE=128,
     WEIGHT_DECAY=2e-4,
+    HEADLINE='top1')
+RECIPES['folder'] = dict(                       # your own images, see README
+    RECIPES['imagenet100'],
+    DATA_DIR='data/dataFolder',
+    NUM_CLASSES=0,
+    FIRST_INCREMENT_CLASSES=0,
+    BATCH_SIZE=64,
+    LEARNING_RATE=0.025,
+    BATCH_NORM_DECAY=0.99,
     HEADLINE='top1')
 # The datasets that are written by themselves where their recipe's own folder is not there.
 PREPARED = {RECIPES['digits']['DATA_DIR']: prepare_digits, RECIPES['cifar100']['DATA_DIR']: prepare_cifar100}
@@ -171,7 +182,7 @@ def main(arguments):
 
                 # The test, before and after the correction.
                 outputs = evaluate(s, session, model, now, data.test_paths[test], data.test_labels[test])
-                accuracy, by_increment = score(write, now, fits[-1], 'test', outputs, plan)
+                accuracy, by_increment, by_class = score(write, now, fits[-1], 'test', outputs, plan)
 
                 # The memory, chosen anew for every seen class with the new network, and the network itself.
                 if now is not plan[-1]:
@@ -183,6 +194,8 @@ def main(arguments):
                             train=len(train), val=len(val), test=len(test)))
         matrix.append(by_increment['on'])
         close_increment(s, write, results, matrix, started)
+    for label, top1 in enumerate(by_class):
+        write.text('[class]   label=%d images=%d top1=%.4f name=%s' % (label, len(data.test[label]), top1, data.names[label]))
     write.text(log.table(results))
     write.close()
     return results
@@ -215,10 +228,8 @@ def open_log(s, data, plan):
               train=now.train, val=now.val, test=now.test, exemplars_per_class=now.exemplars, steps=num_steps(s, now),
               lr_drops=lr_drops(s, now.train))
         for label in range(now.num_old, now.num_seen) if s.PLAN_ONLY else ():
-            folder = os.path.dirname(data.train_paths[data.train[label][0]])
-            write.text('[class]   increment=%d label=%d train=%d held_out=%d test=%d folder=%s' % (
-                now.increment, label, len(data.train[label]), len(data.held[label]), len(data.test[label]),
-                os.path.relpath(os.fsdecode(folder), s.DATA_DIR)))
+            write.text('[class]   increment=%d label=%d train=%d held_out=%d test=%d name=%s' % (
+                now.increment, label, len(data.train[label]), len(data.held[label]), len(data.test[label]), data.names[label]))
     return write
 
 
@@ -355,6 +366,7 @@ def score(write, now, fit, split, outputs, plan=()):
     Returns:
         accuracy: dict from correction, 'off' or 'on', to (top1, top5).
         by_increment: dict from correction to list of float, top-1 on the classes of each increment of the plan up to now.
+        by_class: float array [num_seen], corrected top-1 on each class; nan for one without images in the split.
     """
     ranks, labels = {'off': [], 'on': []}, []
     for _, logits, of_batch in outputs:
@@ -372,7 +384,9 @@ def score(write, now, fit, split, outputs, plan=()):
                                     for then in plan[:now.increment + 1]]
         if plan:
             write('matrix', increment=now.increment, correction=correction, top1_by_increment=by_increment[correction])
-    return accuracy, by_increment
+    with np.errstate(invalid='ignore'):
+        by_class = np.bincount(labels, of_image < 1, now.num_seen) / np.bincount(labels, minlength=now.num_seen)
+    return accuracy, by_increment, by_class
 
 
 def update_memory(s, session, model, data, exemplars, now, upcoming):

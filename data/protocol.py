@@ -6,7 +6,7 @@ import numpy as np
 
 import exemplar
 import resnet_model
-from data import Fault, checks, lists, settings
+from data import Fault, checks, folders, lists, settings
 
 
 def read(s, faults, prepared):
@@ -17,9 +17,9 @@ def read(s, faults, prepared):
         prepared: dict from a folder to the module that writes it where it is missing.
 
     Returns:
-        data: namespace of train_paths, train_labels, test_paths, test_labels (arrays in list order) and of the images by
-            label: train, held and test, each a list of NUM_CLASSES int arrays that index these; and of left_out, list of
-            str: images that are done without, and why.
+        data: namespace of names (of the classes by label), train_paths, train_labels, test_paths, test_labels (arrays in list
+            order), of the images by label, train, held and test, each a list of NUM_CLASSES int arrays that index these, and
+            of left_out, list of str: images that are done without, and why.
         plan: list of exemplar.Increment.
         missing: list of str: why this plan cannot be carried out, one line each.
 
@@ -35,16 +35,21 @@ def read(s, faults, prepared):
             missing.append('%s=%s: %s is no folder that can be written to' % (name, getattr(s, name), parent))
     if not wrong + missing and s.DATA_DIR in prepared and not os.path.exists(s.DATA_DIR):
         prepared[s.DATA_DIR].prepare(s.DATA_DIR)
-    if not {'DATA_DIR', 'NUM_CLASSES'} & set(faults):
-        train_list, test_list, wrong_lists, missing_images = lists.read(s.DATA_DIR, s.NUM_CLASSES)
+    if not {'DATA_DIR', 'NUM_CLASSES', 'TEST_FRACTION'} & set(faults):
+        train_list, test_list, names, wrong_lists, missing_images = _images(s)
         wrong, missing = wrong + wrong_lists, missing + missing_images
+    if not wrong and not s.NUM_CLASSES:  # counted now, so what depends on it is checked now
+        s.NUM_CLASSES = len(names)
+        s.FIRST_INCREMENT_CLASSES = s.FIRST_INCREMENT_CLASSES or len(names)
+        wrong += settings.increment_faults(s).values()
     if wrong:
         raise Fault('\n'.join(wrong + missing))
     left_out = []
     if not missing:
         train_list, test_list, missing, left_out = _readable(s, train_list, test_list)
     random = np.random.RandomState(s.CLASS_ORDER_SEED)
-    label_of_class = np.argsort(exemplar.class_order(s.NUM_CLASSES, random, s.CLASS_ORDER))
+    order = exemplar.class_order(s.NUM_CLASSES, random, s.CLASS_ORDER)
+    label_of_class = np.argsort(order)
     train_labels, test_labels = label_of_class[train_list.classes], label_of_class[test_list.classes]
     train, held = exemplar.hold_out(exemplar.images_by_label(train_labels, s.NUM_CLASSES), s.MEMORY_SIZE,
                                     s.FIRST_INCREMENT_CLASSES, s.VAL_FRACTION, random)
@@ -58,10 +63,34 @@ def read(s, faults, prepared):
                  % (s.BATCH_SIZE, s.EPOCHS, now.increment, s.EPOCHS * now.train % s.BATCH_SIZE, s.IMAGE_SIZE)
                  for now in plan if s.EPOCHS * now.train % s.BATCH_SIZE in (2, 3)
                  and s.IMAGE_SIZE <= 32 and len(resnet_model.BLOCKS[s.RESNET_DEPTH]) == 4]
-    data = types.SimpleNamespace(train_paths=train_list.paths, train_labels=train_labels, test_paths=test_list.paths,
-                                 test_labels=test_labels, train=train, held=held, test=test,
-                                 left_out=left_out)
+    data = types.SimpleNamespace(
+        names=[names[number] for number in order], train_paths=train_list.paths, train_labels=train_labels,
+        test_paths=test_list.paths, test_labels=test_labels, train=train, held=held, test=test, left_out=left_out)
     return data, plan, missing
+
+
+def _images(s):
+    """Reads list files where there are any, else class folders.
+
+    Returns:
+        train, test: lists.Images. names: list of str, the classes: with lists, the folders of their first images.
+        wrong, missing: list of str, see `read`.
+    """
+    if not os.path.isdir(s.DATA_DIR):
+        return None, None, [], ['%s: no such folder; README.md says under Data what belongs there' % s.DATA_DIR], []
+    if not any(os.path.exists(os.path.join(s.DATA_DIR, name)) for name in ('train.txt', 'val.txt')):
+        train, test, names, wrong = folders.read(s.DATA_DIR, s.TEST_FRACTION)
+        if s.NUM_CLASSES not in (0, len(names)):
+            wrong.append('%s: has %d class folders, and NUM_CLASSES=%d' % (s.DATA_DIR, len(names), s.NUM_CLASSES))
+        return train, test, names, wrong, []
+    if not s.NUM_CLASSES:
+        return None, None, [], ['%s: has list files; NUM_CLASSES=0 is for class folders without lists' % s.DATA_DIR], []
+    train, test, wrong, missing = lists.read(s.DATA_DIR, s.NUM_CLASSES)
+    names = [str(number) for number in range(s.NUM_CLASSES)]
+    if train:
+        for number, first in zip(*np.unique(train.classes, return_index=True)):
+            names[number] = os.path.basename(os.path.dirname(os.fsdecode(train.paths[first])))
+    return train, test, names, wrong, missing
 
 
 def _readable(s, train, test):

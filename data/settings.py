@@ -34,10 +34,11 @@ RULES = {
     'BETA_MAX': (float, lambda v: v >= 1, 'a number, at least 1'),
     'GAMMA_PENALTY': (float, lambda v: v >= 0, 'a number, at least 0'),
     'DATA_DIR': _TEXT,
-    'NUM_CLASSES': (int, lambda v: v >= 2, 'a whole number, at least 2'),
+    'NUM_CLASSES': (int, lambda v: v == 0 or v >= 2, 'a whole number, at least 2, or 0 to count class folders'),
+    'TEST_FRACTION': _SHARE,
     'CLASSES_PER_INCREMENT': (tuple, lambda v: v and all(type(n) is int and n > 0 for n in v),
                               'a whole number, at least 1, or several separated by commas'),
-    'FIRST_INCREMENT_CLASSES': _AT_LEAST_1,
+    'FIRST_INCREMENT_CLASSES': (int, lambda v: v >= 0, 'a whole number, at least 1, or 0 for all classes'),
     'MEMORY_SIZE': _AT_LEAST_1,
     'VAL_FRACTION': _SHARE,
     'RESNET_DEPTH': (int, lambda v: v in resnet_model.BLOCKS, 'one of ' + ' '.join(map(str, resnet_model.BLOCKS))),
@@ -105,7 +106,9 @@ def read(constants, recipes, arguments):
                    for name, value in values.items() if not _legal(name, value)})
     settings = types.SimpleNamespace(**values)
     if not {'NUM_CLASSES', 'FIRST_INCREMENT_CLASSES', 'CLASSES_PER_INCREMENT', 'MEMORY_SIZE', 'VAL_FRACTION'} & set(faults):
-        faults.update(_increment_faults(settings))
+        if settings.NUM_CLASSES:
+            settings.FIRST_INCREMENT_CLASSES = settings.FIRST_INCREMENT_CLASSES or settings.NUM_CLASSES
+            faults.update(increment_faults(settings))
     if not {'IMAGE_SIZE', 'RESIZE_SIDE_MIN', 'RESIZE_SIDE_MAX'} & set(faults):
         faults.update(_size_faults(settings))
     return settings, faults
@@ -142,7 +145,8 @@ def _legal(name, value):
         isinstance(value, kind) and holds(value)
 
 
-def _increment_faults(s):
+def increment_faults(s):
+    """Why the increments do not add up to NUM_CLASSES, or the memory is too small for them; dict like that of `read`."""
     beyond = s.NUM_CLASSES - s.FIRST_INCREMENT_CLASSES
     if beyond < 0:
         return {'FIRST_INCREMENT_CLASSES': 'FIRST_INCREMENT_CLASSES=%d: the dataset has NUM_CLASSES=%d'

@@ -22,7 +22,9 @@ class Log:
 
     def __init__(self, path):
         self.path = path
-        self._file = open(path, 'x', encoding='utf-8') if path else None
+        self._file = open(path, 'x', encoding='utf-8', errors='backslashreplace') if path else None
+        if hasattr(sys.stdout, 'reconfigure'):
+            sys.stdout.reconfigure(errors='backslashreplace')  # class names in any language, on terminals in any
         self._watched = tqdm is not None and sys.stdout.isatty() and sys.stderr.isatty()
 
     def __call__(self, tag, **values):

@@ -66,11 +66,12 @@ def test_score_by_hand():
     plan = [exemplar.Increment(0, 0, 2, 0, 0, 0, 0, 0), now]
     logits = np.array([[2.0, 0, 3], [0, 2, 1], [0, 1, 4], [0, 9, 4]])
     lines = []
-    accuracy, by_increment = imagenet_main.score(
+    accuracy, by_increment, by_class = imagenet_main.score(
         lambda tag, **values: lines.append((tag, values)), now, bic_layer.Fit(0.5, 0.0, 0, 0, False), 'test',
         [(None, logits[:3], np.array([0, 1, 2])), (None, logits[3:], np.array([2]))], plan)
     assert accuracy == dict(off=(0.5, 1.0), on=(0.75, 1.0))
     assert by_increment == dict(off=[0.5, 0.5], on=[1.0, 0.5])
+    assert list(by_class) == [1.0, 1.0, 0.5]
     assert [(tag, values.get('top1', values.get('top1_by_increment'))) for tag, values in lines] == [
         ('eval', 0.5), ('matrix', [0.5, 0.5]), ('eval', 0.75), ('matrix', [1.0, 0.5])]
 
@@ -365,6 +366,24 @@ def test_a_last_batch_too_small_for_batch_normalisation(epochs, handful, tmp_pat
         assert imagenet_main.protocol.read(other, faults, {})[2] == []
 
 
+def test_class_folders(handful, tmp_path):
+    """Four classes with names of any kind; in the plan and in the results they are called by their names."""
+    names = ['Apfel', 'zwei Wörter', '"quoted"', '数字']
+    for digit, name in enumerate(names):
+        for part in ('train', 'val'):
+            (tmp_path / 'data' / part / name).mkdir(parents=True)
+            source = os.path.join(handful, part, str(digit))
+            for image in sorted(os.listdir(source))[:9]:
+                os.symlink(os.path.join(source, image), str(tmp_path / 'data' / part / name / image))
+    rows, text = run_main(str(tmp_path / 'data'), tmp_path, '--NUM_CLASSES=0', '--FIRST_INCREMENT_CLASSES=2',
+                          '--CLASSES_PER_INCREMENT=2', '--EPOCHS=1', *SIZE_33)
+    assert [row['classes'] for row in rows] == [2, 4] and [row['test'] for row in rows] == [18, 36]
+    lines = [line for line in text.split('\n') if line.startswith('[class]')]
+    assert sorted(line.split(' name=')[1] for line in lines) == sorted(names)
+    top1 = [float(re.search(r'top1=(\S+)', line).group(1)) for line in lines]
+    assert np.mean(top1) == pytest.approx(rows[-1]['top1'], abs=1e-4)
+
+
 def test_broken_images_are_refused_or_left_out(handful, tmp_path):
     (tmp_path / 'train').mkdir()
     (tmp_path / 'train' / 'broken.png').write_bytes(b'')
@@ -399,7 +418,7 @@ def test_the_plan_from_lists_alone_is_the_published_one(rows, counts, dataset, t
     if dataset == 'imagenet100':
         assert plan[0]['lr_drops'] == '1500,3000,4000,4500'
     first = events(out, 'class')[0]
-    assert first['folder'] == ('train/c68' if dataset == 'imagenet100' else 'train/c54')
+    assert first['name'] == ('c68' if dataset == 'imagenet100' else 'c54')
     assert sorted(os.listdir(str(tmp_path))) == ['train.txt', 'val.txt']
 
 
@@ -412,7 +431,7 @@ def test_output_folders_are_tried_first(name, handful, tmp_path):
 
 def test_only_the_recipes_own_folder_is_written(tmp_path):
     """A mistyped folder is a fault, not a place for digits."""
-    with pytest.raises(Fault, match='train.txt: no such file'):
+    with pytest.raises(Fault, match='mistyped: no such folder; README.md says'):
         imagenet_main.main(['--DATA_DIR=%s' % (tmp_path / 'mistyped'), '--MODEL_DIR=%s' % tmp_path, '--LOG_DIR=%s' % tmp_path])
     assert os.listdir(str(tmp_path)) == []
 

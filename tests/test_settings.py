@@ -34,7 +34,8 @@ def test_a_name_is_a_constant_or_a_key_of_recipes():
 
 
 @pytest.mark.parametrize('argument, message', [
-    ('--DATASET=digit', 'DATASET=digit: no such dataset; there is a recipe for cifar100, digits, imagenet100, imagenet1000'),
+    ('--DATASET=digit',
+     'DATASET=digit: no such dataset; there is a recipe for cifar100, digits, folder, imagenet100, imagenet1000'),
     ('--EPOCH=3', '--EPOCH: no such setting; near it: EPOCHS'),
     ('--memory_size=3', '--memory_size: no such setting; near it: MEMORY_SIZE'),
     ('EPOCHS=3', 'EPOCHS=3: an override is written --NAME=value'),
@@ -112,6 +113,7 @@ def test_incomplete_recipe():
     (['--FIRST_INCREMENT_CLASSES=1', '--CLASSES_PER_INCREMENT=3'], [1, 3, 3, 3]),
     (['--FIRST_INCREMENT_CLASSES=5', '--CLASSES_PER_INCREMENT=5'], [5, 5]),
     (['--FIRST_INCREMENT_CLASSES=10'], [10]),
+    (['--FIRST_INCREMENT_CLASSES=0'], [10]),
     (['--FIRST_INCREMENT_CLASSES=4', '--CLASSES_PER_INCREMENT=1,3,2'], [4, 1, 3, 2]),
     (['--DATASET=cifar100', '--FIRST_INCREMENT_CLASSES=50', '--CLASSES_PER_INCREMENT=10'], [50, 10, 10, 10, 10, 10])])
 def test_increment_sizes(arguments, sizes):
