@@ -100,6 +100,14 @@ RECIPES['imagenet1000'] = dict(                 # all of ILSVRC2012 [C]
     FIRST_INCREMENT_CLASSES=100,
     CLASSES_PER_INCREMENT=100,
     MEMORY_SIZE=20000)
+RECIPES['celeb10000'] = dict(                   # MS-Celeb-1M [P, section 6]; what [P] does not say is as for ImageNet-1000
+    RECIPES['imagenet1000'],
+    DATA_DIR='data/dataCeleb10000',
+    NUM_CLASSES=10000,
+    FIRST_INCREMENT_CLASSES=1000,
+    CLASSES_PER_INCREMENT=1000,
+    MEMORY_SIZE=50000,
+    HEADLINE='top1')
 RECIPES['cifar100'] = dict(                     # [P, section 6]
     RECIPES['imagenet100'],
     DATA_DIR='data/dataCIFAR100',

@@ -35,7 +35,7 @@ def test_a_name_is_a_constant_or_a_key_of_recipes():
 
 @pytest.mark.parametrize('argument, message', [
     ('--DATASET=digit',
-     'DATASET=digit: no such dataset; there is a recipe for cifar100, digits, folder, imagenet100, imagenet1000'),
+     'DATASET=digit: no such dataset; there is a recipe for celeb10000, cifar100, digits, folder, imagenet100, imagenet1000'),
     ('--EPOCH=3', '--EPOCH: no such setting; near it: EPOCHS'),
     ('--memory_size=3', '--memory_size: no such setting; near it: MEMORY_SIZE'),
     ('EPOCHS=3', 'EPOCHS=3: an override is written --NAME=value'),
