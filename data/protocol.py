@@ -27,7 +27,7 @@ def read(s, faults, prepared):
         Fault: there is no plan: everything that is wrong with the settings, the lists and the rest, one line each.
     """
     wrong, missing = list(faults.values()), []
-    for name in {'LOG_DIR', 'MODEL_DIR'} - set(faults):
+    for name in sorted({'LOG_DIR', 'MODEL_DIR'} - set(faults)):
         parent = os.path.abspath(getattr(s, name))
         while not os.path.exists(parent):
             parent = os.path.dirname(parent)
