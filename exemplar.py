@@ -19,7 +19,7 @@ train, val, test: numbers of images. All int.
 """
 
 
-def class_order(num_classes, random, kind='random'):
+def class_order(num_classes, random, kind):
     """The order in which the classes arrive.
 
     Args:
@@ -66,7 +66,7 @@ def hold_out(images, memory_size, first_classes, val_fraction, random):
     Returns:
         (train, held): two lists of int arrays, the images of each label that are and that are not trained on.
     """
-    fraction = _exact(val_fraction)
+    fraction = exact(val_fraction)
     count = int(fraction * memory_size / first_classes)
     train, held = [], []
     for of_class in images:
@@ -90,7 +90,7 @@ def quota(memory_size, num_old, val_fraction):
     Returns:
         (exemplars, validation): ints, images per class; exemplars is below 1 where the memory is too small.
     """
-    fraction = _exact(val_fraction)
+    fraction = exact(val_fraction)
     share = fractions.Fraction(memory_size, num_old)
     validation = max(1, math.floor(fraction * share))
     return min(math.ceil(share) - math.ceil(fraction * share), math.floor(share) - validation), validation
@@ -150,6 +150,6 @@ def herding(features, count):
     return np.array(chosen, int)
 
 
-def _exact(fraction):
-    """0.1 as 1/10: floor and ceil of float products are off by one where the product should be whole."""
+def exact(fraction):
+    """0.1 as 1/10, a fractions.Fraction: floor and ceil of float products are off by one where the product should be whole."""
     return fractions.Fraction(repr(float(fraction)))

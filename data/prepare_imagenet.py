@@ -23,6 +23,7 @@ import xml.etree.ElementTree
 import numpy as np
 import scipy.io
 
+import exemplar
 from data import Fault
 
 FOLDERS = {'imagenet1000': 'dataImageNet1000', 'imagenet100': 'dataImageNet100',
@@ -81,8 +82,7 @@ def _subset(name, wnids):
         return wnids
     if name == 'imagenet100':
         return wnids[:100]
-    order = np.arange(len(wnids))
-    np.random.RandomState(1993).shuffle(order)
+    order = exemplar.class_order(len(wnids), np.random.RandomState(1993), 'random')
     return sorted(wnids[i] for i in order[:100])
 
 

@@ -1,6 +1,5 @@
 """Settings: the constants of imagenet_main.py, the dataset's recipe and the command line's overrides, checked together."""
 import difflib
-import fractions
 import itertools
 import math
 import types
@@ -90,8 +89,8 @@ def read(constants, recipes, arguments):
     if dataset not in list(recipes):
         faults['DATASET'] = 'DATASET=%s: no such dataset; there is a recipe for %s' % (dataset, ', '.join(sorted(recipes)))
         raise Fault('\n'.join(faults.values()))
-    values.update(recipes[dataset])
     recipe = recipes[dataset]
+    values.update(recipe)
     incomplete = ['RECIPES[%r] has %s, which is no setting' % (dataset, name) for name in recipe if name not in RULES]
     incomplete += ['%s is missing, from the top of imagenet_main.py or from RECIPES[%r]' % (name, dataset)
                    for name in RULES if name not in values]
@@ -162,7 +161,7 @@ def increment_faults(s):
                                          % (later[0], beyond, s.FIRST_INCREMENT_CLASSES, would)}
     olds = list(itertools.accumulate(increment_sizes(s)[:-1]))
     if any(exemplar.quota(s.MEMORY_SIZE, num_old, s.VAL_FRACTION)[0] < 1 for num_old in olds):
-        share = max(2, math.ceil(1 / (1 - fractions.Fraction(repr(s.VAL_FRACTION)))))
+        share = max(2, math.ceil(1 / (1 - exemplar.exact(s.VAL_FRACTION))))
         return {'MEMORY_SIZE': 'MEMORY_SIZE=%d, VAL_FRACTION=%s: too small for one exemplar and one validation image of each of '
                                '%d old classes; MEMORY_SIZE=%d would do'
                                % (s.MEMORY_SIZE, s.VAL_FRACTION, olds[-1], olds[-1] * share)}

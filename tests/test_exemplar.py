@@ -10,7 +10,7 @@ def made_plan(counts, classes_per_increment, memory_size):
     """A plan from class counts, the way imagenet_main.py makes it, with 50 test images a class."""
     num_classes = len(counts)
     random = np.random.RandomState(1993)
-    label_of_class = np.argsort(exemplar.class_order(num_classes, random))
+    label_of_class = np.argsort(exemplar.class_order(num_classes, random, 'random'))
     images = exemplar.images_by_label(label_of_class[np.repeat(np.arange(num_classes), counts)], num_classes)
     train, held = exemplar.hold_out(images, memory_size, classes_per_increment, 0.1, random)
     test = exemplar.images_by_label(np.repeat(np.arange(num_classes), 50), num_classes)
@@ -20,7 +20,7 @@ def made_plan(counts, classes_per_increment, memory_size):
 
 @pytest.mark.parametrize('num_classes, first', [(100, [68, 56, 78, 8, 23]), (1000, [54, 7, 894, 512, 126])])
 def test_class_order_of_seed_1993(num_classes, first):
-    order = exemplar.class_order(num_classes, np.random.RandomState(1993))
+    order = exemplar.class_order(num_classes, np.random.RandomState(1993), 'random')
     assert list(order[:5]) == first
     assert sorted(order) == list(range(num_classes))
 
@@ -84,7 +84,7 @@ def test_hold_out_is_the_authors_stream():
     """Redone literally: one generator draws the order, then shuffles class after class; the last images are held out."""
     classes = np.random.RandomState(3).permutation(np.repeat(np.arange(8), 25))
     random = np.random.RandomState(1993)
-    label_of_class = np.argsort(exemplar.class_order(8, random))
+    label_of_class = np.argsort(exemplar.class_order(8, random, 'random'))
     images = exemplar.images_by_label(label_of_class[classes], 8)
     train, held = exemplar.hold_out(images, 80, 5, 0.2, random)
 
