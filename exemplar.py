@@ -10,12 +10,12 @@ import numpy as np
 
 CLASS_ORDERS = ('random', 'icarl', 'sorted')
 
-Increment = collections.namedtuple('Increment', 'increment num_old num_seen exemplars validation train val test')
+Increment = collections.namedtuple('Increment', 'increment num_old num_seen exemplars kept validation train val test')
 Increment.__doc__ = """One batch of new classes arriving.
 
-increment: 0-based. num_old, num_seen: classes before it, and with it. exemplars, validation: images per old class that are
-trained on, and per seen class that the bias correction is fitted on; a class with fewer images gives what it has.
-train, val, test: numbers of images. All int.
+increment: 0-based. num_old, num_seen: classes before it, and with it. exemplars: images per old class that are trained on.
+kept: exemplars per seen class that the memory keeps after it. validation: images per seen class that the bias correction is
+fitted on. A class with fewer images gives what it has. train, val, test: numbers of images. All int.
 """
 
 
@@ -64,7 +64,8 @@ def hold_out(images, memory_size, first_classes, val_fraction, random):
         random: the generator that drew the class order.
 
     Returns:
-        (train, held): two lists of int arrays, the images of each label that are and that are not trained on.
+        (train, held): two lists of int arrays, the images of each label that are trained on, in list order, and those that
+            are not, as they were drawn.
     """
     fraction = exact(val_fraction)
     count = int(fraction * memory_size / first_classes)
@@ -73,7 +74,7 @@ def hold_out(images, memory_size, first_classes, val_fraction, random):
         of_class = of_class.copy()
         random.shuffle(of_class)
         keep = len(of_class) - max(1, min(count, int(fraction * len(of_class))))
-        train.append(of_class[:keep])
+        train.append(np.sort(of_class[:keep]))
         held.append(of_class[keep:])
     return train, held
 
@@ -105,17 +106,20 @@ def plan(train, held, test, sizes, memory_size, val_fraction):
         memory_size: int. val_fraction: float in (0, 1).
 
     Returns:
-        list of Increment. At increment 0 the whole hold-out is reported as validation images and nothing is fitted.
+        list of Increment. At increment 0 the whole hold-out is reported as validation images and nothing is fitted. After the
+        last one the memory keeps what a further increment would ask for.
     """
     train, held, test = (np.array([len(images) for images in lists]) for lists in (train, held, test))
     increments, num_old = [], 0
     for k, new in enumerate(sizes):
         num_seen = num_old + new
-        exemplars, validation = quota(memory_size, num_old, val_fraction) if k else (0, held.max())
-        if k > 1:  # the quota can rise where val_fraction * memory_size / num_old crosses a whole number; the memory cannot
-            exemplars = min(exemplars, increments[-1].exemplars)
+        exemplars = increments[-1].kept if k else 0
+        validation = quota(memory_size, num_old, val_fraction)[1] if k else int(held.max())
+        kept = max(0, quota(memory_size, num_seen, val_fraction)[0])
+        if k:  # the quota can rise where val_fraction * memory_size / num_seen crosses a whole number; the memory cannot
+            kept = min(kept, exemplars)
         increments.append(Increment(
-            k, num_old, num_seen, exemplars, int(validation),
+            k, num_old, num_seen, exemplars, kept, validation,
             train=int(train[num_old:num_seen].sum() + np.minimum(train[:num_old], exemplars).sum()),
             val=int(np.minimum(held[:num_seen], validation).sum()), test=int(test[:num_seen].sum())))
         num_old = num_seen

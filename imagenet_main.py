@@ -151,26 +151,37 @@ def main(arguments):
     """
     tf.get_logger().setLevel('ERROR')
     s, faults = settings.read(globals(), RECIPES, arguments)
-    data, plan, missing = protocol.read(s, faults, PREPARED)
+    folder = '%s/%s' % (s.MODEL_DIR, s.DATASET)
+    weights, state = (None, checkpoint.NOTHING) if faults else checkpoint.load(folder)
+    if state['results']:
+        faults = settings.changes(s, state['settings'], checkpoint.where(folder))
+    data, plan, missing = protocol.read(s, faults, PREPARED, state)
     if missing and not s.PLAN_ONLY:
         raise Fault('\n'.join(missing))
-    write = open_log(s, data, plan)
+    # By increment, beginning with an earlier part of the run: fits, rows of the closing table, top-1 on each increment's classes.
+    fits, results, matrix = [bic_layer.Fit(*fit) for fit in state['fits']], list(state['results']), list(state['matrix'])
+    if len(results) == len(plan):
+        print('%s: this run is finished; another MODEL_DIR begins a new one\n%s' % (folder, log.table(results)))
+        return results
+    write = open_log(s, data, plan, len(results))
     if missing:
         raise Fault('\n'.join(missing))
     if s.PLAN_ONLY:
         return []
-    started = time.time()
+    started = time.time() - 3600 * state['hours']
+    state = dict(settings=settings.fixed(s), sizes=[now.num_seen - now.num_old for now in plan],
+                 classes=protocol.known_classes(s, data))
+    exemplars = data.train[:plan[len(results)].num_old]  # by label: training images of an old class, in order of choice
+    if results:
+        weights = resnet_model.grown(weights, len(data.names), s.SEED)  # dict from name to array: the previous network's
 
-    exemplars = []                    # by label: training images of an old class, in order of choice
-    fits, results, matrix = [], [], []
-    weights = None                    # dict from name to array: the network at the end of the previous increment
-    for now in plan:
+    for now in plan[len(results):]:
         k, num_old, num_seen = now.increment, now.num_old, now.num_seen
         train = np.concatenate(data.train[num_old:num_seen] + exemplars)                # [now.train]
         val = np.concatenate([held[:now.validation] for held in data.held[:num_seen]])  # [now.val]
         test = np.concatenate(data.test[:num_seen])                                     # [now.test]
         with tf.Graph().as_default():
-            model = build(s, plan, now, data.train_paths[train], data.train_labels[train], fits)
+            model = build(s, plan, now, data.paths[train], data.labels[train], fits)
             tf.get_default_graph().finalize()
             with tf.Session(config=session_config()) as session:
                 # Stage 1: the classifier, from the previous increment's weights, distilled from the stored network.
@@ -181,27 +192,28 @@ def main(arguments):
                 if k == 0:
                     fits.append(bic_layer.IDENTITY)
                 else:
-                    outputs = [(None, logits, labels) for _, logits, labels in evaluate(
-                        s, session, model, now, data.train_paths[val], data.train_labels[val])]
+                    outputs = [(None, logits, labels) for _, logits, labels in evaluate(s, session, model, now, data, val)]
                     logits, labels = (np.concatenate(part) for part in list(zip(*outputs))[1:])
                     fits.append(bic_layer.fit_bias(logits, labels, num_old, s.BETA_MIN, s.BETA_MAX, s.GAMMA_PENALTY))
                     write('bias', increment=k, **fits[-1]._asdict(), val=len(val))
                     score(write, now, fits[-1], 'val', outputs)
 
                 # The test, before and after the correction.
-                outputs = evaluate(s, session, model, now, data.test_paths[test], data.test_labels[test])
+                outputs = evaluate(s, session, model, now, data, test)
                 accuracy, by_increment, by_class = score(write, now, fits[-1], 'test', outputs, plan)
 
                 # The memory, chosen anew for every seen class with the new network, and the network itself.
-                if now is not plan[-1]:
-                    exemplars = update_memory(s, session, model, data, exemplars, now, plan[k + 1])
+                exemplars = update_memory(s, session, model, data, exemplars, now)
                 weights = session.run(model.networks['resnet'])
-        checkpoint.save(os.path.join(s.MODEL_DIR, s.DATASET, 'increment-%d' % k, 'network.npz'), weights)
         results.append(dict(increment=k, classes=num_seen, top1_before=accuracy['off'][0], top1=accuracy['on'][0],
                             top5_before=accuracy['off'][1], top5=accuracy['on'][1], beta=fits[k].beta, gamma=fits[k].gamma,
                             train=len(train), val=len(val), test=len(test)))
         matrix.append(by_increment['on'])
-        close_increment(s, write, results, matrix, started)
+        hours = (time.time() - started) / 3600
+        checkpoint.save(folder, weights, dict(
+            state, exemplars=[protocol.relative(s, data, images) for images in exemplars], fits=fits, results=results,
+            matrix=matrix, hours=hours))
+        close_increment(s, write, results, matrix, hours)
     for label, top1 in enumerate(by_class):
         write.text('[class]   label=%d images=%d top1=%.4f name=%s' % (label, len(data.test[label]), top1, data.names[label]))
     write.text(log.table(results))
@@ -210,8 +222,8 @@ def main(arguments):
 
 
 # ---- Before the first increment ------------------------------------------------------------------------------------------
-def open_log(s, data, plan):
-    """Opens the run's log, none for a plan alone, and writes what the run is going to do."""
+def open_log(s, data, plan, done):
+    """Opens the run's log, none for a plan alone, and writes what the run is going to do after the increments that are done."""
     try:
         if not s.PLAN_ONLY:
             os.makedirs(s.MODEL_DIR, exist_ok=True)
@@ -231,7 +243,9 @@ def open_log(s, data, plan):
         write.text('[config]  %s=%s' % (name, ','.join(map(str, value)) if isinstance(value, tuple) else value))
     for line in data.left_out:
         write.text('[left_out] %s' % line)
-    for now in plan:
+    if done:
+        write('resume', increment=done, seen_classes=plan[done].num_old, dir='%s/%s' % (s.MODEL_DIR, s.DATASET))
+    for now in plan[done:]:
         write('plan', increment=now.increment, new_classes=now.num_seen - now.num_old, seen_classes=now.num_seen,
               train=now.train, val=now.val, test=now.test, exemplars_per_class=now.exemplars, steps=num_steps(s, now),
               lr_drops=lr_drops(s, now.train))
@@ -262,7 +276,7 @@ def build(s, plan, now, paths, labels, fits):
 
     def network(scope, images, training, reuse=False):
         with tf.variable_scope(scope, reuse=reuse):
-            return resnet_model.resnet(images, s.RESNET_DEPTH, s.NUM_CLASSES, training, s.BATCH_NORM_DECAY, data_format)
+            return resnet_model.resnet(images, s.RESNET_DEPTH, plan[-1].num_seen, training, s.BATCH_NORM_DECAY, data_format)
 
     # Inputs.
     model.train_batches = tf.data.make_initializable_iterator(batches.training_batches(paths, labels, k, s))
@@ -344,11 +358,11 @@ def train_classifier(s, session, model, plan, now, write):
             sums, images, seconds = [], 0, 0.0
 
 
-def evaluate(s, session, model, now, paths, labels):
+def evaluate(s, session, model, now, data, images):
     """Runs the network over images in inference mode, in one pass.
 
     Args:
-        paths: object array [images] of bytes. labels: int array [images].
+        data: namespace from `protocol.read`. images: int array, which of its images.
 
     Yields:
         (features, logits, labels) per batch: float32 [batch, 512 or 2048], float32 [batch, num_seen], int32 [batch].
@@ -356,8 +370,8 @@ def evaluate(s, session, model, now, paths, labels):
     Raises:
         Fault: a logit is not finite.
     """
-    session.run(model.evaluation_batches.initializer, {model.paths: paths, model.labels: labels})
-    for _ in range(0, len(labels), s.BATCH_SIZE):
+    session.run(model.evaluation_batches.initializer, {model.paths: data.paths[images], model.labels: data.labels[images]})
+    for _ in range(0, len(images), s.BATCH_SIZE):
         features, logits, labels_of_batch = session.run(model.evaluated)
         if not np.isfinite(logits).all():
             raise Fault('increment=%d: the trained network gives logits that are not finite; a lower LEARNING_RATE (now %s) '
@@ -397,24 +411,22 @@ def score(write, now, fit, split, outputs, plan=()):
     return accuracy, by_increment, by_class
 
 
-def update_memory(s, session, model, data, exemplars, now, upcoming):
+def update_memory(s, session, model, data, exemplars, now):
     """Herding for every seen class with the new network, from the images just trained on, down to the next quota.
 
     Args:
-        exemplars: list of int arrays, the old classes'. now, upcoming: exemplar.Increment, this one and the next.
+        exemplars: list of int arrays, the old classes'. now: exemplar.Increment.
 
     Returns:
         list of num_seen int arrays, each in order of choice.
     """
     candidates = exemplars + data.train[now.num_old:now.num_seen]
-    images = np.concatenate(candidates)
-    outputs = evaluate(s, session, model, now, data.train_paths[images], data.train_labels[images])
+    outputs = evaluate(s, session, model, now, data, np.concatenate(candidates))
     features = (feature for batch, _, _ in outputs for feature in batch)  # one pass; one class at a time is kept
-    return [of_class[exemplar.herding(list(itertools.islice(features, len(of_class))), upcoming.exemplars)]
-            for of_class in candidates]
+    return [images[exemplar.herding(list(itertools.islice(features, len(images))), now.kept)] for images in candidates]
 
 
-def close_increment(s, write, results, matrix, started):
+def close_increment(s, write, results, matrix, hours):
     """The [result] line, and the authors' three: all increments' beta, gamma and corrected accuracy so far."""
     last = results[-1]
     averages = {'avg_%s%s' % (metric, suffix): np.mean([result[metric] for result in results[first:]])
@@ -422,7 +434,7 @@ def close_increment(s, write, results, matrix, started):
                 for suffix, first in (('', 0), ('_excl_first', 1)) for metric in ('top1', 'top5')}
     write('result', increment=last['increment'], seen_classes=last['classes'],
           **{key: last[key] for key in ('top1', 'top5', 'top1_before', 'top5_before', 'beta', 'gamma')},
-          **averages, forgetting_top1=forgetting(matrix), hours=(time.time() - started) / 3600)
+          **averages, forgetting_top1=forgetting(matrix), hours=hours)
     for title, key in (('beta    : ', 'beta'), ('gamma   : ', 'gamma'), ('accuracy: ', s.HEADLINE)):
         write.text(' '.join([title] + [str(np.array([result[key]], np.float32)) for result in results]))
 

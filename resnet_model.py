@@ -159,3 +159,21 @@ def initial_weights(shapes, seed):
             value *= np.sqrt(1.0 / np.prod(shape[:3]))  # fan_in = height * width * channels in
         weights[name] = value.astype(np.float32)
     return weights
+
+
+def grown(weights, num_classes, seed):
+    """A network whose dense layer is to tell more classes apart: the new columns start as at first, all else stays.
+
+    Args:
+        weights: dict from name to array. num_classes: int, at least the number of columns there are. seed: int.
+
+    Returns:
+        dict from name to array.
+    """
+    features, columns = weights['dense/kernel'].shape
+    if num_classes == columns:
+        return weights
+    kernel = initial_weights({'dense/kernel': (features, num_classes)}, seed)['dense/kernel']
+    kernel[:, :columns] = weights['dense/kernel']
+    return dict(weights, **{'dense/kernel': kernel, 'dense/bias': np.pad(weights['dense/bias'], (0, num_classes - columns),
+                                                                         'constant')})

@@ -25,6 +25,7 @@ def read(folder, test_fraction):
         names: list of str, the classes.
         wrong: list of str, one line each.
     """
+    folder = os.path.normpath(folder)
     parts = [os.path.join(folder, part) for part in ('train', 'val')]
     split = os.path.isdir(parts[0])
     names = _class_folders(parts[0] if split else folder)

@@ -30,10 +30,10 @@ def read(folder, num_classes):
     train, test = (_read_list(os.path.join(folder, name), num_classes, wrong) for name in ('train.txt', 'val.txt'))
     if train and test:
         counts = np.bincount(train.classes, minlength=num_classes)
-        _report(wrong, ['%s: class %d has 1 image, and none would be left to train on: the hold-out takes one'
+        report(wrong, ['%s: class %d has 1 image, and none would be left to train on: the hold-out takes one'
                         % (os.path.join(folder, 'train.txt'), label) for label in np.flatnonzero(counts == 1)])
         both = set(train.paths) & set(test.paths)
-        _report(wrong, ['%s: stands in train.txt and val.txt; a test image must not be trained on' % os.fsdecode(path)
+        report(wrong, ['%s: stands in train.txt and val.txt; a test image must not be trained on' % os.fsdecode(path)
                         for path in sorted(both)])
     for images, name in ((train, 'train.txt'), (test, 'val.txt')):
         if images:
@@ -58,14 +58,14 @@ def _read_list(path, num_classes, faults):
             else:
                 paths.append(os.path.normpath(os.path.join(os.fsencode(os.path.dirname(path)), parts[0].strip())))
                 classes.append(int(parts[1]))
-    _report(faults, wrong)
+    report(faults, wrong)
     return Images(np.array(paths, object), np.array(classes, int))
 
 
 def _check_images(images, name, num_classes, wrong, missing):
     """Every class has an image, every image's folder is there and has it, no image is listed twice."""
     counts = np.bincount(images.classes, minlength=num_classes)
-    _report(wrong, ['%s: class %d has no image' % (name, label) for label in np.flatnonzero(counts == 0)])
+    report(wrong, ['%s: class %d has no image' % (name, label) for label in np.flatnonzero(counts == 0)])
     in_folder = collections.defaultdict(set)
     no_folder, no_image, twice = [], [], []
     for path in images.paths:
@@ -79,12 +79,35 @@ def _check_images(images, name, num_classes, wrong, missing):
         else:
             no_image += ['%s: no such image; %s lists it' % (os.fsdecode(os.path.join(folder, image)), name)
                          for image in sorted(names.difference(os.listdir(folder)))]
-    _report(wrong, twice)
-    _report(missing, no_folder)
-    _report(missing, no_image)
+    report(wrong, twice)
+    report(missing, no_folder)
+    report(missing, no_image)
 
 
-def _report(faults, found):
+def read_names(path, names):
+    """Reads a class order: the names of all classes, one a line.
+
+    Args:
+        path: str. names: list of str, the classes that there are.
+
+    Returns:
+        listed: list of str, the file's names in its order. wrong: list of str, what is wrong with it, one line each.
+    """
+    wrong = []
+    try:
+        with open(path, encoding='utf-8-sig') as lines:
+            listed = [line.rstrip('\n') for line in lines if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        return [], ['%s: cannot be read as a list of class names (%s)' % (path, error)]
+    counts, there = collections.Counter(listed), set(names)
+    report(wrong, ['%s: there is no class %s' % (path, name) for name in counts if name not in there])
+    report(wrong, ['%s: class %s is missing' % (path, name) for name in names if name not in counts])
+    report(wrong, ['%s: class %s stands there %d times' % (path, name, count) for name, count in counts.items() if count > 1])
+    return listed, wrong
+
+
+def report(faults, found):
+    """Adds to the faults what was found, the first few in full and the rest counted."""
     faults += found[:_SHOWN]
     if len(found) > _SHOWN:
         faults.append('... and %d more like the one above' % (len(found) - _SHOWN))

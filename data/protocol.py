@@ -7,19 +7,26 @@ import numpy as np
 import exemplar
 import resnet_model
 from data import Fault, checks, folders, lists, settings
+from logs import checkpoint
 
 
-def read(s, faults, prepared):
+def read(s, faults, prepared, state=checkpoint.NOTHING):
     """Reads the lists, draws class order and hold-out, and plans the increments.
+
+    What an earlier part of the run decided stands: order, hold-out and test images of its classes come from its state, and
+    class folders that were not there yet arrive together in one more increment. Of the classes learnt so far their exemplars,
+    held-out and test images must be there still; their other images may be gone, and images that were added are not looked at.
 
     Args:
         s: settings. faults: dict from setting to what is wrong with it, from `settings.read`.
         prepared: dict from a folder to the module that writes it where it is missing.
+        state: dict, see `checkpoint.save`.
 
     Returns:
-        data: namespace of names (of the classes by label), train_paths, train_labels, test_paths, test_labels (arrays in list
-            order), of the images by label, train, held and test, each a list of NUM_CLASSES int arrays that index these, and
-            of left_out, list of str: images that are done without, and why.
+        data: namespace of names (list of str, the classes by label); paths (object array [images] of bytes) and labels (int
+            array [images]), training and test images together; train, held and test, each a list of int arrays by label that
+            index these, where train has the exemplars alone of a class that is learnt already; left_out, list of str: images
+            that are done without, and why.
         plan: list of exemplar.Increment.
         missing: list of str: why this plan cannot be carried out, one line each.
 
@@ -38,42 +45,102 @@ def read(s, faults, prepared):
     if not {'DATA_DIR', 'NUM_CLASSES', 'TEST_FRACTION'} & set(faults):
         train_list, test_list, names, wrong_lists, missing_images = _images(s)
         wrong, missing = wrong + wrong_lists, missing + missing_images
-    if not wrong and not s.NUM_CLASSES:  # counted now, so what depends on it is checked now
-        s.NUM_CLASSES = len(names)
-        s.FIRST_INCREMENT_CLASSES = s.FIRST_INCREMENT_CLASSES or len(names)
-        wrong += settings.increment_faults(s).values()
+    if not wrong:
+        order, random, wrong = _order(s, names, [of_class['name'] for of_class in state['classes']])
+    if not wrong:
+        new = len(names) - len(state['classes'])
+        sizes = state['sizes'] + [new] * (new > 0) if state['sizes'] else settings.increment_sizes(s, len(names))
+        wrong += (settings.memory_faults(s, sizes) if state['sizes'] else settings.increment_faults(s, len(names))).values()
     if wrong:
         raise Fault('\n'.join(wrong + missing))
     left_out = []
     if not missing:
-        train_list, test_list, missing, left_out = _readable(s, train_list, test_list)
-    random = np.random.RandomState(s.CLASS_ORDER_SEED)
-    order = exemplar.class_order(s.NUM_CLASSES, random, s.CLASS_ORDER)
-    label_of_class = np.argsort(order)
-    train_labels, test_labels = label_of_class[train_list.classes], label_of_class[test_list.classes]
-    train, held = exemplar.hold_out(exemplar.images_by_label(train_labels, s.NUM_CLASSES), s.MEMORY_SIZE,
-                                    s.FIRST_INCREMENT_CLASSES, s.VAL_FRACTION, random)
-    test = exemplar.images_by_label(test_labels, s.NUM_CLASSES)
-    plan = exemplar.plan(train, held, test, settings.increment_sizes(s), s.MEMORY_SIZE, s.VAL_FRACTION)
-    missing += ['BATCH_SIZE=%d: increment %d has only %d training images' % (s.BATCH_SIZE, now.increment, now.train)
-                for now in plan if now.train < s.BATCH_SIZE]
-    # Between two or three values a deviation is often almost nothing, and the gradient of dividing by it almost infinite.
-    missing += ['BATCH_SIZE=%d, EPOCHS=%d: the last batch of increment %d has %d images, too few for batch normalisation over '
-                 'feature maps of one pixel; change one of the two, or IMAGE_SIZE=%d to more than 32'
-                 % (s.BATCH_SIZE, s.EPOCHS, now.increment, s.EPOCHS * now.train % s.BATCH_SIZE, s.IMAGE_SIZE)
-                 for now in plan if s.EPOCHS * now.train % s.BATCH_SIZE in (2, 3)
-                 and s.IMAGE_SIZE <= 32 and len(resnet_model.BLOCKS[s.RESNET_DEPTH]) == 4]
+        train_list, test_list, missing, left_out = _readable(s, train_list, test_list, names)
     data = types.SimpleNamespace(
-        names=[names[number] for number in order], train_paths=train_list.paths, train_labels=train_labels,
-        test_paths=test_list.paths, test_labels=test_labels, train=train, held=held, test=test, left_out=left_out)
-    return data, plan, missing
+        names=[names[number] for number in order], left_out=left_out,
+        paths=np.concatenate([train_list.paths, test_list.paths]),
+        labels=np.argsort(order)[np.concatenate([train_list.classes, test_list.classes])])
+    _divide(s, data, len(train_list.paths), sizes[0], random, state, missing)
+    plan = exemplar.plan(data.train, data.held, data.test, sizes, s.MEMORY_SIZE, s.VAL_FRACTION)
+    return data, plan, missing + _batch_faults(s, plan[len(state['results']):])
+
+
+def _order(s, names, known):
+    """The class numbers by label: those known already, then the new ones as CLASS_ORDER says.
+
+    Returns:
+        order: int array. random: the generator, for the hold-out. wrong: list of str, one line each.
+    """
+    number_of, old = {name: number for number, name in enumerate(names)}, set(known)
+    wrong = []
+    lists.report(wrong, ['%s: there is no class %s any more, and this run began with it; put it back, or begin a new run in '
+                         'another MODEL_DIR' % (s.DATA_DIR, name) for name in known if name not in number_of])
+    new = [number for number, name in enumerate(names) if name not in old]
+    random = np.random.RandomState([s.CLASS_ORDER_SEED, len(known)] if known else s.CLASS_ORDER_SEED)
+    if s.CLASS_ORDER in exemplar.CLASS_ORDERS:
+        new = [new[position] for position in exemplar.class_order(len(new), random, s.CLASS_ORDER)]
+    elif os.path.isfile(s.CLASS_ORDER):
+        listed, wrong_names = lists.read_names(s.CLASS_ORDER, names)
+        wrong += wrong_names
+        new = [number_of[name] for name in listed if name in number_of and name not in old]
+    else:
+        wrong.append('CLASS_ORDER=%s: is neither one of %s nor a file of class names, one a line'
+                     % (s.CLASS_ORDER, ' '.join(exemplar.CLASS_ORDERS)))
+    return np.array([number_of[name] for name in known if name in number_of] + new, int), random, wrong
+
+
+def _divide(s, data, num_train, first_classes, random, state, missing):
+    """Adds train, held and test of every label to the data; num_train: images before the first test image."""
+    known, learnt, num_classes = len(state['classes']), len(state['exemplars']), len(data.names)
+    data.train = exemplar.images_by_label(data.labels[:num_train], num_classes)
+    data.test = [num_train + images for images in exemplar.images_by_label(data.labels[num_train:], num_classes)]
+    data.train[known:], new_held = exemplar.hold_out(data.train[known:], s.MEMORY_SIZE, first_classes, s.VAL_FRACTION, random)
+    number_of = {path: number for number, path in enumerate(data.paths)} if known else {}
+    gone = []
+
+    def numbers(paths):
+        paths = [os.path.normpath(os.path.join(os.fsencode(s.DATA_DIR), os.fsencode(path))) for path in paths]
+        gone.extend(path for path in paths if path not in number_of)
+        return np.array([number_of[path] for path in paths if path in number_of], int)
+
+    data.held = [numbers(of_class['held']) for of_class in state['classes']] + new_held
+    data.test[:known] = [numbers(of_class['test']) for of_class in state['classes']]
+    data.train[:known] = [numbers(paths) for paths in state['exemplars']] + [
+        np.setdiff1d(data.train[label], np.concatenate([data.held[label], data.test[label]])) for label in range(learnt, known)]
+    lists.report(missing, ['%s: is not there any more, and this run needs it: an exemplar, a validation or a test image'
+                           % os.fsdecode(path) for path in gone])
+
+
+def _batch_faults(s, plan):
+    """Increments whose batches cannot be trained on, list of str."""
+    faults = ['BATCH_SIZE=%d: increment %d has only %d training images' % (s.BATCH_SIZE, now.increment, now.train)
+              for now in plan if now.train < s.BATCH_SIZE]
+    # Between two or three values a deviation is often almost nothing, and the gradient of dividing by it almost infinite.
+    return faults + [
+        'BATCH_SIZE=%d, EPOCHS=%d: the last batch of increment %d has %d images, too few for batch normalisation over feature '
+        'maps of one pixel; change one of the two, or IMAGE_SIZE=%d to more than 32'
+        % (s.BATCH_SIZE, s.EPOCHS, now.increment, s.EPOCHS * now.train % s.BATCH_SIZE, s.IMAGE_SIZE)
+        for now in plan if s.EPOCHS * now.train % s.BATCH_SIZE in (2, 3)
+        and s.IMAGE_SIZE <= 32 and len(resnet_model.BLOCKS[s.RESNET_DEPTH]) == 4]
+
+
+def known_classes(s, data):
+    """What a run must remember of its data, for `checkpoint.save`: per label a dict of name, held and test."""
+    return [dict(name=name, held=relative(s, data, held), test=relative(s, data, test))
+            for name, held, test in zip(data.names, data.held, data.test)]
+
+
+def relative(s, data, images):
+    """Paths of images relative to DATA_DIR, list of str; the folder may be elsewhere when the run goes on."""
+    return [os.path.relpath(os.fsdecode(path), s.DATA_DIR) for path in data.paths[images]]
 
 
 def _images(s):
     """Reads list files where there are any, else class folders.
 
     Returns:
-        train, test: lists.Images. names: list of str, the classes: with lists, the folders of their first images.
+        train, test: lists.Images.
+        names: list of str, the classes: with lists, the folders of their first images, or numbers where two share a folder.
         wrong, missing: list of str, see `read`.
     """
     if not os.path.isdir(s.DATA_DIR):
@@ -88,12 +155,13 @@ def _images(s):
     train, test, wrong, missing = lists.read(s.DATA_DIR, s.NUM_CLASSES)
     names = [str(number) for number in range(s.NUM_CLASSES)]
     if train:
-        for number, first in zip(*np.unique(train.classes, return_index=True)):
-            names[number] = os.path.basename(os.path.dirname(os.fsdecode(train.paths[first])))
+        folder_of = [os.path.basename(os.path.dirname(os.fsdecode(train.paths[first])))
+                     for first in np.unique(train.classes, return_index=True)[1]]
+        names = folder_of if len(set(folder_of)) == s.NUM_CLASSES else names
     return train, test, names, wrong, missing
 
 
-def _readable(s, train, test):
+def _readable(s, train, test, names):
     """Both lists, without images that cannot be decoded where LEAVE_OUT_BROKEN says so.
 
     Returns:
@@ -104,11 +172,11 @@ def _readable(s, train, test):
     if not s.LEAVE_OUT_BROKEN:
         return train, test, ['%s; mend or remove it, or do without with LEAVE_OUT_BROKEN=True' % line for line in messages], []
     parts, missing = [], []
-    for images, name, least in ((train, 'train.txt', 2), (test, 'val.txt', 1)):
+    for images, use, least in ((train, 'train', 2), (test, 'test', 1)):
         keep = np.array([path not in broken for path in images.paths], bool)
         parts.append(lists.Images(images.paths[keep], images.classes[keep]))
-        left = np.bincount(parts[-1].classes, minlength=s.NUM_CLASSES)
-        missing += ['%s: %d image%s of class %d left without the broken ones, and at least %d must be there'
-                    % (os.path.join(s.DATA_DIR, name), left[label], ' is' if left[label] == 1 else 's are', label, least)
-                    for label in np.flatnonzero(left < least)]
+        left = np.bincount(parts[-1].classes, minlength=len(names))
+        missing += ['%s: %d image%s of class %s left to %s on without the broken ones, and at least %d must be there'
+                    % (s.DATA_DIR, left[number], ' is' if left[number] == 1 else 's are', names[number], use, least)
+                    for number in np.flatnonzero(left < least)]
     return parts[0], parts[1], missing, messages

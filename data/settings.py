@@ -24,7 +24,7 @@ RULES = {
     'PLAN_ONLY': _SWITCH,
     'DECODE_ALL': _SWITCH,
     'LEAVE_OUT_BROKEN': _SWITCH,
-    'CLASS_ORDER': (str, lambda v: v in exemplar.CLASS_ORDERS, 'one of ' + ' '.join(exemplar.CLASS_ORDERS)),
+    'CLASS_ORDER': _TEXT,
     'CLASS_ORDER_SEED': (int, lambda v: 0 <= v < 2 ** 32, 'a whole number from 0 to 4294967295'),
     'TEMPERATURE': _POSITIVE,
     'SCALE_WEIGHT_DECAY': _SWITCH,
@@ -56,6 +56,9 @@ RULES = {
     'BATCH_NORM_DECAY': _SHARE,
     'HEADLINE': (str, lambda v: v in ('top1', 'top5'), 'top1 or top5'),
 }
+
+# What may change from one part of a run to the next: no result depends on it.
+FREE = ('MODEL_DIR', 'LOG_DIR', 'LOG_STEPS', 'PLAN_ONLY', 'DECODE_ALL', 'LEAVE_OUT_BROKEN', 'DATA_DIR', 'HEADLINE')
 
 
 def read(constants, recipes, arguments):
@@ -106,19 +109,18 @@ def read(constants, recipes, arguments):
     settings = types.SimpleNamespace(**values)
     if not {'NUM_CLASSES', 'FIRST_INCREMENT_CLASSES', 'CLASSES_PER_INCREMENT', 'MEMORY_SIZE', 'VAL_FRACTION'} & set(faults):
         if settings.NUM_CLASSES:
-            settings.FIRST_INCREMENT_CLASSES = settings.FIRST_INCREMENT_CLASSES or settings.NUM_CLASSES
-            faults.update(increment_faults(settings))
+            faults.update(increment_faults(settings, settings.NUM_CLASSES))
     if not {'IMAGE_SIZE', 'RESIZE_SIDE_MIN', 'RESIZE_SIDE_MAX'} & set(faults):
         faults.update(_size_faults(settings))
     return settings, faults
 
 
-def increment_sizes(settings):
+def increment_sizes(settings, num_classes):
     """New classes of each increment, list of int: the first, then equal ones, or one by one as listed."""
-    later = settings.CLASSES_PER_INCREMENT
+    first, later = settings.FIRST_INCREMENT_CLASSES or num_classes, settings.CLASSES_PER_INCREMENT
     if len(later) == 1:
-        later *= (settings.NUM_CLASSES - settings.FIRST_INCREMENT_CLASSES) // later[0]
-    return [settings.FIRST_INCREMENT_CLASSES, *later]
+        later *= (num_classes - first) // later[0]
+    return [first, *later]
 
 
 def _parse(text, kind):
@@ -144,28 +146,50 @@ def _legal(name, value):
         isinstance(value, kind) and holds(value)
 
 
-def increment_faults(s):
-    """Why the increments do not add up to NUM_CLASSES, or the memory is too small for them; dict like that of `read`."""
-    beyond = s.NUM_CLASSES - s.FIRST_INCREMENT_CLASSES
+def increment_faults(s, num_classes):
+    """Why the increments do not add up to num_classes, or the memory is too small for them; dict like that of `read`."""
+    first, later = s.FIRST_INCREMENT_CLASSES or num_classes, s.CLASSES_PER_INCREMENT
+    beyond = num_classes - first
     if beyond < 0:
-        return {'FIRST_INCREMENT_CLASSES': 'FIRST_INCREMENT_CLASSES=%d: the dataset has NUM_CLASSES=%d'
-                                           % (s.FIRST_INCREMENT_CLASSES, s.NUM_CLASSES)}
-    later = s.CLASSES_PER_INCREMENT
+        return {'FIRST_INCREMENT_CLASSES': 'FIRST_INCREMENT_CLASSES=%d: the dataset has %d classes' % (first, num_classes)}
     if len(later) > 1 and sum(later) != beyond:
         return {'CLASSES_PER_INCREMENT': 'CLASSES_PER_INCREMENT=%s: these are %d classes, and after the first %d there are %d'
-                                         % (','.join(map(str, later)), sum(later), s.FIRST_INCREMENT_CLASSES, beyond)}
+                                         % (','.join(map(str, later)), sum(later), first, beyond)}
     if len(later) == 1 and beyond % later[0]:
-        would = s.NUM_CLASSES % later[0] or later[0]
         return {'CLASSES_PER_INCREMENT': 'CLASSES_PER_INCREMENT=%d does not divide the %d classes after the first %d; '
                                          'FIRST_INCREMENT_CLASSES=%d would do'
-                                         % (later[0], beyond, s.FIRST_INCREMENT_CLASSES, would)}
-    olds = list(itertools.accumulate(increment_sizes(s)[:-1]))
-    if any(exemplar.quota(s.MEMORY_SIZE, num_old, s.VAL_FRACTION)[0] < 1 for num_old in olds):
-        share = max(2, math.ceil(1 / (1 - exemplar.exact(s.VAL_FRACTION))))
-        return {'MEMORY_SIZE': 'MEMORY_SIZE=%d, VAL_FRACTION=%s: too small for one exemplar and one validation image of each of '
-                               '%d old classes; MEMORY_SIZE=%d would do'
-                               % (s.MEMORY_SIZE, s.VAL_FRACTION, olds[-1], olds[-1] * share)}
-    return {}
+                                         % (later[0], beyond, first, num_classes % later[0] or later[0])}
+    return memory_faults(s, increment_sizes(s, num_classes))
+
+
+def memory_faults(s, sizes):
+    """Why the memory is too small for increments of these sizes; dict like that of `read`."""
+    olds = list(itertools.accumulate(sizes[:-1]))
+    if all(exemplar.quota(s.MEMORY_SIZE, num_old, s.VAL_FRACTION)[0] >= 1 for num_old in olds):
+        return {}
+    share = max(2, math.ceil(1 / (1 - exemplar.exact(s.VAL_FRACTION))))
+    return {'MEMORY_SIZE': 'MEMORY_SIZE=%d, VAL_FRACTION=%s: too small for one exemplar and one validation image of each of '
+                           '%d old classes; MEMORY_SIZE=%d would do'
+                           % (s.MEMORY_SIZE, s.VAL_FRACTION, olds[-1], olds[-1] * share)}
+
+
+def changes(s, stored, where):
+    """Settings that affect results and are not what they were when a run began.
+
+    Args:
+        s: settings. stored: dict, those that the run began with. where: str, the file that has them.
+
+    Returns:
+        dict like that of `read`.
+    """
+    return {name: '%s=%s: %s has %s from an earlier part of this run; another MODEL_DIR begins a new one'
+                  % (name, getattr(s, name), where, stored.get(name))
+            for name in RULES if name not in FREE and fixed(s)[name] != stored.get(name)}
+
+
+def fixed(s):
+    """The settings that affect results, as JSON gives them back; dict."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(s).items() if name not in FREE}
 
 
 def _size_faults(s):

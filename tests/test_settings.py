@@ -54,10 +54,9 @@ def test_a_name_is_a_constant_or_a_key_of_recipes():
     ('--SEED=-1', 'SEED=-1: must be a whole number from 0 to 4294967295'),
     ('--MODEL_DIR=', 'MODEL_DIR=: must be a text that is not empty'),
     ('--CLASSES_PER_INCREMENT=3', 'does not divide the 8 classes after the first 2; FIRST_INCREMENT_CLASSES=1 would do'),
-    ('--FIRST_INCREMENT_CLASSES=11', 'FIRST_INCREMENT_CLASSES=11: the dataset has NUM_CLASSES=10'),
+    ('--FIRST_INCREMENT_CLASSES=11', 'FIRST_INCREMENT_CLASSES=11: the dataset has 10 classes'),
     ('--CLASSES_PER_INCREMENT=3,4', 'CLASSES_PER_INCREMENT=3,4: these are 7 classes, and after the first 2 there are 8'),
     ('--CLASSES_PER_INCREMENT=', 'CLASSES_PER_INCREMENT=(): must be a whole number, at least 1, or several'),
-    ('--CLASS_ORDER=shuffled', 'CLASS_ORDER=shuffled: must be one of random icarl sorted'),
     ('--MEMORY_SIZE=15', 'MEMORY_SIZE=15, VAL_FRACTION=0.1: too small for one exemplar and one validation image of each of '
                          '8 old classes; MEMORY_SIZE=16 would do'),
     ('--MEMORY_SIZE=5', 'of each of 8 old classes; MEMORY_SIZE=16 would do'),   # though 4 classes are too many already
@@ -117,4 +116,5 @@ def test_incomplete_recipe():
     (['--FIRST_INCREMENT_CLASSES=4', '--CLASSES_PER_INCREMENT=1,3,2'], [4, 1, 3, 2]),
     (['--DATASET=cifar100', '--FIRST_INCREMENT_CLASSES=50', '--CLASSES_PER_INCREMENT=10'], [50, 10, 10, 10, 10, 10])])
 def test_increment_sizes(arguments, sizes):
-    assert settings.increment_sizes(read(*arguments)) == sizes
+    s = read(*arguments)
+    assert settings.increment_sizes(s, s.NUM_CLASSES) == sizes
