@@ -252,6 +252,7 @@ def open_log(s, data, plan, done):
         for label in range(now.num_old, now.num_seen) if s.PLAN_ONLY else ():
             write.text('[class]   increment=%d label=%d train=%d held_out=%d test=%d name=%s' % (
                 now.increment, label, len(data.train[label]), len(data.held[label]), len(data.test[label]), data.names[label]))
+    write('estimate', **protocol.estimate(s, data, plan, done))
     return write
 
 

@@ -115,6 +115,53 @@ def _batch_norm_relu(x, training, decay, data_format, name):
         return tf.nn.relu(x)
 
 
+def size(depth, num_classes, image_size):
+    """What the network takes, by arithmetic, without building it.
+
+    Args:
+        depth, num_classes: as `resnet`'s. image_size: int, side of the images in pixels.
+
+    Returns:
+        variables: int, numbers in all variables of the network.
+        activations: int, numbers that training keeps per image: the outputs of convolutions, pool and normalisations.
+    """
+    cifar, bottleneck = len(BLOCKS[depth]) == 3, depth >= 50 and len(BLOCKS[depth]) == 4
+    counts = np.zeros(2, int)
+
+    def conv(channels, filters, kernel, side):
+        counts[:] += kernel * kernel * channels * filters, side * side * filters
+
+    def bn_relu(channels, side):
+        counts[:] += 4 * channels, side * side * channels
+
+    side, channels = (image_size, 16) if cifar else (-(-image_size // 2), 64)
+    conv(3, channels, 3 if cifar else 7, side)
+    if not cifar:
+        side = -(-side // 2)
+        counts[1] += side * side * channels
+    for layer, (blocks, stride) in enumerate(zip(BLOCKS[depth], STRIDES)):
+        filters = (16 if cifar else 64) * 2 ** layer
+        out = 4 * filters if bottleneck else filters
+        for block in range(blocks):
+            bn_relu(channels, side)
+            wide, side = side, -(-side // stride) if block == 0 else side
+            if block == 0:
+                conv(channels, out, 1, side)
+            if bottleneck:
+                conv(channels, filters, 1, wide)
+                bn_relu(filters, wide)
+                conv(filters, filters, 3, side)
+                bn_relu(filters, side)
+                conv(filters, out, 1, side)
+            else:
+                conv(channels, filters, 3, side)
+                bn_relu(filters, side)
+                conv(filters, out, 3, side)
+            channels = out
+    bn_relu(channels, side)
+    return int(counts[0]) + (channels + 1) * num_classes, int(counts[1])
+
+
 def variables(scope):
     """A network's variables, without those of networks whose scope begins alike.
 

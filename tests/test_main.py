@@ -543,6 +543,9 @@ def test_the_plan_from_lists_alone_is_the_published_one(rows, counts, dataset, t
     plan = events(out, 'plan')
     for key, values in rows.items():
         assert [int(event[key]) for event in plan] == values
+    estimate, = events(out, 'estimate')
+    # Ten networks of 11.7 million numbers; five times 4 bytes of these, and 1.5 times 4.6 million of each of 256 images.
+    assert (estimate['network_gb'], estimate['disk_gb']) == (('7.3', '0.4') if dataset == 'imagenet100' else ('7.3', '0.5'))
     if dataset == 'imagenet100':
         assert plan[0]['lr_drops'] == '1500,3000,4000,4500'
     first = events(out, 'class')[0]

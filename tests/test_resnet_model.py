@@ -50,6 +50,17 @@ def test_parameters(depth):
         assert count == 11230116
 
 
+@pytest.mark.parametrize('depth', [18, 50, 32])
+@pytest.mark.parametrize('size', [224, 75])
+def test_size_is_that_of_the_graph(depth, size):
+    with tf.Graph().as_default() as graph:
+        made(depth, 13, size, training=True)
+        variables = sum(int(np.prod(v.shape.as_list())) for v in tf.global_variables())
+        outputs = [op.outputs[0].shape.as_list() for op in graph.get_operations()
+                   if op.type in ('Conv2D', 'MaxPool') or op.type.startswith('FusedBatchNorm')]
+    assert resnet_model.size(depth, 13, size) == (variables, sum(int(np.prod(shape[1:])) for shape in outputs))
+
+
 @pytest.mark.parametrize('data_format', ['channels_last', 'channels_first'])
 @pytest.mark.parametrize('depth, width', [(18, 512), (50, 2048)])
 def test_shapes(depth, width, data_format):
