@@ -37,7 +37,8 @@ DECODE_ALL = False           # before the run, decode every image; False: only t
 LEAVE_OUT_BROKEN = False     # do without images that cannot be decoded; False: refuse to start
 
 # ---- The method --------------------------------------------------------------------------------------------------------
-CLASS_ORDER = 'random'       # random: one shuffle [C]; icarl: as iCaRL's CIFAR-100 script drew it; sorted: by class number
+CLASS_ORDER = 'random'       # random: one shuffle [C]; icarl: as iCaRL's CIFAR-100 script drew it; sorted: by class number;
+                             # or a file of class names, one a line
 CLASS_ORDER_SEED = 1993      # class order and hold-out, never touched by SEED [C]
 TEMPERATURE = 2.0            # T of the distillation loss [P, section 3] [C]
 SCALE_WEIGHT_DECAY = True    # True: times increments / (k + 1) at increment k [C]; False: constant [P]

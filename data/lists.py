@@ -44,7 +44,7 @@ def read(folder, num_classes):
 def _read_list(path, num_classes, faults):
     paths, classes, wrong = [], [], []
     if not os.path.isfile(path):
-        faults.append('%s: no such file; README.md says under Data what belongs there' % path)
+        faults.append('%s: no such file; data/README.md says what belongs there' % path)
         return None
     with open(path, 'rb') as lines:
         for number, line in enumerate(lines, 1):

@@ -106,7 +106,7 @@ def _arrange(name, wnids, train, val, folder, total, say):
             os.makedirs(os.path.join(partial, part, wnid))
             for image in by_class[wnid]:
                 path = '%s/%s/%s' % (part, wnid, os.path.basename(image))
-                _link(os.path.abspath(image), os.path.join(partial, path))
+                _link(os.path.realpath(image), os.path.join(partial, path))
                 lines.append('%s %d\n' % (path, label))
         with open(os.path.join(partial, part + '.txt'), 'w') as file:
             file.writelines(lines)
@@ -117,7 +117,7 @@ def _arrange(name, wnids, train, val, folder, total, say):
 
 
 def _link(image, path):
-    for make in (os.symlink, os.link, shutil.copyfile):
+    for make in (os.link, os.symlink, shutil.copyfile):  # a long symbolic link takes a block, 5 GB for all of ImageNet
         try:
             return make(image, path)
         except OSError:

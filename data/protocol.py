@@ -157,7 +157,9 @@ def _images(s):
         wrong, missing: list of str, see `read`.
     """
     if not os.path.isdir(s.DATA_DIR):
-        return None, None, [], ['%s: no such folder; README.md says under Data what belongs there' % s.DATA_DIR], []
+        begun = os.path.isdir(s.DATA_DIR.rstrip('/') + '.partial')
+        return None, None, [], ['%s: %s' % (s.DATA_DIR, 'its preparation was interrupted; repeat the command' if begun else
+                                            'no such folder; data/README.md says what belongs there and where to get it')], []
     if not any(os.path.exists(os.path.join(s.DATA_DIR, name)) for name in ('train.txt', 'val.txt')):
         train, test, names, wrong = folders.read(s.DATA_DIR, s.TEST_FRACTION)
         if s.NUM_CLASSES not in (0, len(names)):

@@ -8,7 +8,7 @@ except ImportError:  # the method does without
     tqdm = None
 
 _DECIMALS = {'beta': 6, 'gamma': 6, 'lr': 6, 'images_per_sec': 1, 'hours': 2, 'hours_left': 2,
-             'network_gb': 1, 'main_gb': 1, 'disk_gb': 1}  # 4 where not named
+             'network_gb': 2, 'main_gb': 2, 'disk_gb': 2}  # 4 where not named
 
 
 class Log:

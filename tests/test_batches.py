@@ -3,10 +3,11 @@ import os
 import types
 
 import numpy as np
+import PIL.Image
 import pytest
 import tensorflow.compat.v1 as tf
 
-from data import batches
+from data import batches, checks
 
 MEANS = np.array([123.68, 116.78, 103.94])
 
@@ -63,6 +64,22 @@ def test_evaluation_crops_the_centre(shape):
     expected = resized(image.astype(float), 17)
     row, column = (expected.shape[0] - 11) // 2, (expected.shape[1] - 11) // 2
     np.testing.assert_allclose(actual, expected[row:row + 11, column:column + 11] - MEANS, atol=1e-3)
+
+
+@pytest.mark.parametrize('mode, expected', [('CMYK', (10, 200, 90)), ('L', (131, 131, 131))])
+def test_jpegs_that_are_not_rgb(mode, expected, tmp_path):
+    """As ImageNet has some: four inks, and grey (0.299 * 10 + 0.587 * 200 + 0.114 * 90)."""
+    path = str(tmp_path / 'image.JPEG')
+    PIL.Image.new('RGB', (30, 40), (10, 200, 90)).convert(mode).save(path, quality=95)
+    with open(path, 'rb') as file:
+        assert PIL.Image.open(file).mode == mode
+    assert checks.unreadable([path.encode()], True) == {}
+    with tf.Graph().as_default():
+        iterator = tf.data.make_initializable_iterator(batches.evaluation_batches([path], [0], settings()))
+        images, _ = iterator.get_next()
+        with tf.Session() as session:
+            session.run(iterator.initializer)
+            np.testing.assert_allclose(session.run(images)[0], np.broadcast_to(expected - MEANS, (11, 11, 3)), atol=3)
 
 
 def test_without_flip_nothing_is_mirrored():
