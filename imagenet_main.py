@@ -24,7 +24,7 @@ import bic_layer
 import exemplar
 import resnet_model
 from data import Fault, batches, prepare_cifar100, prepare_digits, protocol, settings
-from logs import checkpoint, log
+from logs import checkpoint, log, results
 
 # ---- The run -----------------------------------------------------------------------------------------------------------
 DATASET = 'digits'           # which of the RECIPES below
@@ -34,6 +34,7 @@ LOG_DIR = 'logs'             # the log goes to LOG_DIR/log-DATASET-<date>-<time>
 LOG_STEPS = 50               # training steps between two [train] lines
 PLAN_ONLY = False            # True: print what the run is going to do and what is wrong with the data, then end
 DECODE_ALL = False           # before the run, decode every image; False: only those whose first and last bytes look damaged
+KEEP_GB = 2.0                # training images kept decoded in main memory, exemplars first, in 10^9 bytes
 LEAVE_OUT_BROKEN = False     # do without images that cannot be decoded; False: refuse to start
 
 # ---- The method --------------------------------------------------------------------------------------------------------
@@ -160,11 +161,11 @@ def main(arguments):
     if missing and not s.PLAN_ONLY:
         raise Fault('\n'.join(missing))
     # By increment, beginning with an earlier part of the run: fits, rows of the closing table, top-1 on each increment's classes.
-    fits, results, matrix = [bic_layer.Fit(*fit) for fit in state['fits']], list(state['results']), list(state['matrix'])
-    if len(results) == len(plan):
-        print('%s: this run is finished; another MODEL_DIR begins a new one\n%s' % (folder, log.table(results)))
-        return results
-    write = open_log(s, data, plan, len(results))
+    fits, rows, matrix = [bic_layer.Fit(*fit) for fit in state['fits']], list(state['results']), list(state['matrix'])
+    if len(rows) == len(plan):
+        print('%s: this run is finished; another MODEL_DIR begins a new one\n%s' % (folder, log.table(rows)))
+        return rows
+    write = open_log(s, data, plan, len(rows))
     if missing:
         raise Fault('\n'.join(missing))
     if s.PLAN_ONLY:
@@ -172,22 +173,22 @@ def main(arguments):
     started = time.time() - 3600 * state['hours']
     state = dict(settings=settings.fixed(s), sizes=[now.num_seen - now.num_old for now in plan],
                  classes=protocol.known_classes(s, data))
-    exemplars = data.train[:plan[len(results)].num_old]  # by label: training images of an old class, in order of choice
-    if results:
+    exemplars = data.train[:plan[len(rows)].num_old]  # by label: training images of an old class, in order of choice
+    if rows:
         weights = resnet_model.grown(weights, len(data.names), s.SEED)  # dict from name to array: the previous network's
 
-    for now in plan[len(results):]:
+    for now in plan[len(rows):]:
         k, num_old, num_seen = now.increment, now.num_old, now.num_seen
-        train = np.concatenate(data.train[num_old:num_seen] + exemplars)                # [now.train]
+        train = np.concatenate(exemplars + data.train[num_old:num_seen])                # [now.train]
         val = np.concatenate([held[:now.validation] for held in data.held[:num_seen]])  # [now.val]
         test = np.concatenate(data.test[:num_seen])                                     # [now.test]
         with tf.Graph().as_default():
-            model = build(s, plan, now, data.paths[train], data.labels[train], fits)
+            model = build(s, plan, now, fits)
             tf.get_default_graph().finalize()
             with tf.Session(config=session_config()) as session:
                 # Stage 1: the classifier, from the previous increment's weights, distilled from the stored network.
                 session.run(model.initializer, first_weights(s, model, weights))
-                train_classifier(s, session, model, plan, now, write)
+                train_classifier(s, session, model, plan, now, data, train, write)
 
                 # Stage 2: the bias correction, on logits of the network, which is frozen now.
                 if k == 0:
@@ -197,29 +198,29 @@ def main(arguments):
                     logits, labels = (np.concatenate(part) for part in list(zip(*outputs))[1:])
                     fits.append(bic_layer.fit_bias(logits, labels, num_old, s.BETA_MIN, s.BETA_MAX, s.GAMMA_PENALTY))
                     write('bias', increment=k, **fits[-1]._asdict(), val=len(val))
-                    score(write, now, fits[-1], 'val', outputs)
+                    results.score(write, now, fits[-1], 'val', outputs)
 
                 # The test, before and after the correction.
                 outputs = evaluate(s, session, model, now, data, test)
-                accuracy, by_increment, by_class = score(write, now, fits[-1], 'test', outputs, plan)
+                accuracy, by_increment, by_class = results.score(write, now, fits[-1], 'test', outputs, plan)
 
                 # The memory, chosen anew for every seen class with the new network, and the network itself.
                 exemplars = update_memory(s, session, model, data, exemplars, now)
                 weights = session.run(model.networks['resnet'])
-        results.append(dict(increment=k, classes=num_seen, top1_before=accuracy['off'][0], top1=accuracy['on'][0],
-                            top5_before=accuracy['off'][1], top5=accuracy['on'][1], beta=fits[k].beta, gamma=fits[k].gamma,
-                            train=len(train), val=len(val), test=len(test)))
+        rows.append(dict(increment=k, classes=num_seen, top1_before=accuracy['off'][0], top1=accuracy['on'][0],
+                         top5_before=accuracy['off'][1], top5=accuracy['on'][1], beta=fits[k].beta, gamma=fits[k].gamma,
+                         train=len(train), val=len(val), test=len(test)))
         matrix.append(by_increment['on'])
         hours = (time.time() - started) / 3600
         checkpoint.save(folder, weights, dict(
-            state, exemplars=[protocol.relative(s, data, images) for images in exemplars], fits=fits, results=results,
+            state, exemplars=[protocol.relative(s, data, images) for images in exemplars], fits=fits, results=rows,
             matrix=matrix, hours=hours))
-        close_increment(s, write, results, matrix, hours)
+        results.close(s, write, rows, matrix, hours)
     for label, top1 in enumerate(by_class):
         write.text('[class]   label=%d images=%d top1=%.4f name=%s' % (label, len(data.test[label]), top1, data.names[label]))
-    write.text(log.table(results))
+    write.text(log.table(rows))
     write.close()
-    return results
+    return rows
 
 
 # ---- Before the first increment ------------------------------------------------------------------------------------------
@@ -258,22 +259,21 @@ def open_log(s, data, plan, done):
 
 
 # ---- One increment -------------------------------------------------------------------------------------------------------
-def build(s, plan, now, paths, labels, fits):
+def build(s, plan, now, fits):
     """The graph of one increment: training batches through student and old network to the loss; evaluation batches.
 
     Args:
         s: settings. plan: list of exemplar.Increment. now: the one of them to build.
-        paths: object array [images] of bytes, labels: int array [images]: what to train on.
         fits: list of bic_layer.Fit, those of the earlier increments.
 
     Returns:
-        namespace: train_batches and evaluation_batches (iterators), rate (placeholder), train_op, losses (dict of scalars),
-        paths and labels (placeholders of the evaluation), evaluated (features, logits, labels of an evaluation batch),
-        networks (dict from scope to the network's variables by name), initializer (of all variables).
+        namespace: paths, labels, kept (placeholders of what to train on or to evaluate), train_batches and evaluation_batches
+        (iterators), rate (placeholder), train_op, losses (dict of scalars), waited (scalar, seconds for which the step waited
+        for its batch), evaluated (features, logits, labels of an evaluation batch), networks (dict from scope to the network's
+        variables by name), initializer (of all variables).
     """
     k, num_old, num_seen = now.increment, now.num_old, now.num_seen
-    model = types.SimpleNamespace(rate=tf.placeholder(tf.float32, []), paths=tf.placeholder(tf.string, [None]),
-                                  labels=tf.placeholder(tf.int32, [None]))
+    model = types.SimpleNamespace(rate=tf.placeholder(tf.float32, []))
     data_format = 'channels_first' if num_gpus() else 'channels_last'
 
     def network(scope, images, training, reuse=False):
@@ -281,11 +281,20 @@ def build(s, plan, now, paths, labels, fits):
             return resnet_model.resnet(images, s.RESNET_DEPTH, plan[-1].num_seen, training, s.BATCH_NORM_DECAY, data_format)
 
     # Inputs.
-    model.train_batches = tf.data.make_initializable_iterator(batches.training_batches(paths, labels, k, s))
+    with tf.device('/cpu:0'):
+        model.paths, model.labels = tf.placeholder(tf.string, [None]), tf.placeholder(tf.int32, [None])
+        model.kept = batches.Kept(*(tf.placeholder(kind, shape) for kind, shape in (
+            (tf.uint8, [None]), (tf.int64, [None]), (tf.int64, [None, 3]))))
+    model.train_batches = tf.data.make_initializable_iterator(batches.training_batches(
+        model.paths, model.labels, model.kept, now.train, k, s))
     model.evaluation_batches = tf.data.make_initializable_iterator(batches.evaluation_batches(model.paths, model.labels, s))
 
     # The loss: lambda * L_d + (1 - lambda) * L_c + wd * sum(l2_loss), equation 3.
-    images, labels = model.train_batches.get_next()
+    began = tf.timestamp()
+    with tf.control_dependencies([began]):
+        images, labels = model.train_batches.get_next()
+    with tf.control_dependencies([labels]):
+        model.waited = tf.timestamp() - began
     logits = network('resnet', images, training=True)[1][:, :num_seen]             # [batch, num_seen]
     student = tf.trainable_variables('resnet/')  # not the old network's, whose scope begins alike
     weight = bic_layer.distillation_weight(num_old, num_seen)
@@ -331,19 +340,29 @@ def first_weights(s, model, weights):
     return {network[name].initial_value: value for network in model.networks.values() for name, value in weights.items()}
 
 
-def train_classifier(s, session, model, plan, now, write):
+def training_feed(s, model, data, train):
+    """What to feed the training batches' initialiser; the first images, the exemplars, are decoded once and kept."""
+    kept = batches.keep(data.paths[train], s.KEEP_GB)
+    return dict(zip((model.paths, model.labels) + model.kept, (data.paths[train], data.labels[train]) + kept))
+
+
+def train_classifier(s, session, model, plan, now, data, train, write):
     """Stage 1: all steps of one increment, with a [train] line after the first, the last and every LOG_STEPS-th.
+
+    Args:
+        data: namespace from `protocol.read`. train: int array, which of its images to train on, the exemplars first.
 
     Raises:
         Fault: the loss is not finite.
     """
     k, steps = now.increment, num_steps(s, now)
     later = sum(num_steps(s, other) for other in plan[k + 1:])
-    session.run(model.train_batches.initializer)
-    sums, images, seconds = [], 0, 0.0  # since the last line; the first step, which includes TensorFlow's start-up, is not timed
+    session.run(model.train_batches.initializer, training_feed(s, model, data, train))
+    # Since the last line; the first step, which includes TensorFlow's start-up, is not timed.
+    sums, images, seconds, waited = [], 0, 0.0, 0.0
     for step in write.progress(range(steps), 'increment=%d' % k):
         rate, began = learning_rate(s, now.train, step), time.time()
-        values = session.run(dict(model.losses, train_op=model.train_op), {model.rate: rate})
+        values = session.run(dict(model.losses, train_op=model.train_op, waited=model.waited), {model.rate: rate})
         if not np.isfinite(values['loss']):
             raise Fault('increment=%d epoch=%d step=%d: loss=%s; a lower LEARNING_RATE (now %s) may help'
                         % (k, step * s.BATCH_SIZE // now.train, step + 1, values['loss'], s.LEARNING_RATE))
@@ -351,13 +370,15 @@ def train_classifier(s, session, model, plan, now, write):
         if step:
             images += min(s.BATCH_SIZE, s.EPOCHS * now.train - step * s.BATCH_SIZE)
             seconds += time.time() - began
+            waited += values['waited']
         if step in (0, steps - 1) or (step + 1) % s.LOG_STEPS == 0:
             speed = images / seconds if images else float('nan')
             write('train', increment=k, epoch=step * s.BATCH_SIZE // now.train, step=step + 1, lr=rate,
                   **{'lambda': bic_layer.distillation_weight(now.num_old, now.num_seen)},
                   **dict(zip(model.losses, np.mean(sums, axis=0))), images_per_sec=speed,
+                  input_wait=waited / seconds if images else float('nan'),
                   hours_left=(steps - step - 1 + later) * s.BATCH_SIZE / speed / 3600)
-            sums, images, seconds = [], 0, 0.0
+            sums, images, seconds, waited = [], 0, 0.0, 0.0
 
 
 def evaluate(s, session, model, now, data, images):
@@ -381,38 +402,6 @@ def evaluate(s, session, model, now, data, images):
         yield features, logits[:, :now.num_seen], labels_of_batch
 
 
-def score(write, now, fit, split, outputs, plan=()):
-    """Accuracy over all classes seen, without and with the correction; writes [eval] and, given the plan, [matrix] lines.
-
-    Args:
-        fit: bic_layer.Fit. split: 'val' or 'test'. outputs: iterable like `evaluate`'s. plan: the increments to tell apart.
-
-    Returns:
-        accuracy: dict from correction, 'off' or 'on', to (top1, top5).
-        by_increment: dict from correction to list of float, top-1 on the classes of each increment of the plan up to now.
-        by_class: float array [num_seen], corrected top-1 on each class; nan for one without images in the split.
-    """
-    ranks, labels = {'off': [], 'on': []}, []
-    for _, logits, of_batch in outputs:
-        labels.append(of_batch)
-        ranks['off'].append(rank(logits, of_batch))
-        ranks['on'].append(rank(bic_layer.corrected_logits(logits, now.num_old, fit.beta, fit.gamma), of_batch))
-    labels = np.concatenate(labels)
-    accuracy, by_increment = {}, {}
-    for correction in ('off', 'on'):
-        of_image = np.concatenate(ranks[correction])
-        top1, top5 = np.mean(of_image < 1), np.mean(of_image < 5)
-        write('eval', increment=now.increment, split=split, correction=correction, images=len(labels), top1=top1, top5=top5)
-        accuracy[correction] = top1, top5
-        by_increment[correction] = [np.mean(of_image[(labels >= then.num_old) & (labels < then.num_seen)] < 1)
-                                    for then in plan[:now.increment + 1]]
-        if plan:
-            write('matrix', increment=now.increment, correction=correction, top1_by_increment=by_increment[correction])
-    with np.errstate(invalid='ignore'):
-        by_class = np.bincount(labels, of_image < 1, now.num_seen) / np.bincount(labels, minlength=now.num_seen)
-    return accuracy, by_increment, by_class
-
-
 def update_memory(s, session, model, data, exemplars, now):
     """Herding for every seen class with the new network, from the images just trained on, down to the next quota.
 
@@ -426,19 +415,6 @@ def update_memory(s, session, model, data, exemplars, now):
     outputs = evaluate(s, session, model, now, data, np.concatenate(candidates))
     features = (feature for batch, _, _ in outputs for feature in batch)  # one pass; one class at a time is kept
     return [images[exemplar.herding(list(itertools.islice(features, len(images))), now.kept)] for images in candidates]
-
-
-def close_increment(s, write, results, matrix, hours):
-    """The [result] line, and the authors' three: all increments' beta, gamma and corrected accuracy so far."""
-    last = results[-1]
-    averages = {'avg_%s%s' % (metric, suffix): np.mean([result[metric] for result in results[first:]])
-                if results[first:] else float('nan')
-                for suffix, first in (('', 0), ('_excl_first', 1)) for metric in ('top1', 'top5')}
-    write('result', increment=last['increment'], seen_classes=last['classes'],
-          **{key: last[key] for key in ('top1', 'top5', 'top1_before', 'top5_before', 'beta', 'gamma')},
-          **averages, forgetting_top1=forgetting(matrix), hours=hours)
-    for title, key in (('beta    : ', 'beta'), ('gamma   : ', 'gamma'), ('accuracy: ', s.HEADLINE)):
-        write.text(' '.join([title] + [str(np.array([result[key]], np.float32)) for result in results]))
 
 
 # ---- Formulas ------------------------------------------------------------------------------------------------------------
@@ -455,25 +431,6 @@ def learning_rate(s, num_images, step):
 def lr_drops(s, num_images):
     """The boundaries in steps, int(N / batch * epoch) for each of LR_DROP_EPOCHS [C]; list of int."""
     return [int(num_images / s.BATCH_SIZE * epoch) for epoch in s.LR_DROP_EPOCHS]
-
-
-def rank(logits, labels):
-    """Number of classes that come before the true one, int [images]: 0 is a top-1 hit. Ties go to the lower label."""
-    true = logits[np.arange(len(labels)), labels][:, None]
-    lower = np.arange(logits.shape[1]) < labels[:, None]
-    return np.sum((logits > true) | (logits == true) & lower, axis=1)
-
-
-def forgetting(matrix):
-    """Mean over the earlier increments j < k of max_{l < k} a(l, j) - a(k, j); nan at the first, which has none.
-
-    Args:
-        matrix: list of lists of float, a(l, j) for j <= l <= k.
-    """
-    *earlier, last = matrix
-    if not earlier:
-        return float('nan')
-    return float(np.mean([max(row[j] for row in earlier[j:]) - last[j] for j in range(len(earlier))]))
 
 
 # ---- The machine ---------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ RULES = {
     'LOG_STEPS': _AT_LEAST_1,
     'PLAN_ONLY': _SWITCH,
     'DECODE_ALL': _SWITCH,
+    'KEEP_GB': (float, lambda v: v >= 0, 'a number, at least 0'),
     'LEAVE_OUT_BROKEN': _SWITCH,
     'CLASS_ORDER': _TEXT,
     'CLASS_ORDER_SEED': (int, lambda v: 0 <= v < 2 ** 32, 'a whole number from 0 to 4294967295'),
@@ -58,7 +59,7 @@ RULES = {
 }
 
 # What may change from one part of a run to the next: no result depends on it.
-FREE = ('MODEL_DIR', 'LOG_DIR', 'LOG_STEPS', 'PLAN_ONLY', 'DECODE_ALL', 'LEAVE_OUT_BROKEN', 'DATA_DIR', 'HEADLINE')
+FREE = ('MODEL_DIR', 'LOG_DIR', 'LOG_STEPS', 'PLAN_ONLY', 'KEEP_GB', 'DECODE_ALL', 'LEAVE_OUT_BROKEN', 'DATA_DIR', 'HEADLINE')
 
 
 def read(constants, recipes, arguments):

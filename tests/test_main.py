@@ -40,43 +40,6 @@ def test_learning_rate_drops_after_the_boundaries():
     assert imagenet_main.learning_rate(s, 14417, 1690) == pytest.approx(0.01)
 
 
-def test_rank():
-    logits = np.array([[3.0, 1, 2], [3, 1, 2], [3, 1, 2], [5, 5, 5], [5, 5, 5], [5, 5, 5]])
-    assert list(imagenet_main.rank(logits, np.array([0, 1, 2, 0, 1, 2]))) == [0, 2, 1, 0, 1, 2]
-
-
-def test_rank_agrees_with_argmax_and_top_k():
-    random = np.random.RandomState(0)
-    logits, labels = random.randint(0, 5, (200, 8)).astype(np.float32), random.randint(0, 8, 200)
-    ranks = imagenet_main.rank(logits, labels)
-    assert ((ranks == 0) == (logits.argmax(axis=1) == labels)).all()
-    assert list(ranks < 5) == [label in np.argsort(-row, kind='stable')[:5] for row, label in zip(logits, labels)]
-
-
-def test_forgetting_by_hand():
-    matrix = [[0.9], [0.7, 0.8], [0.8, 0.6, 0.5]]
-    assert np.isnan(imagenet_main.forgetting(matrix[:1]))
-    assert imagenet_main.forgetting(matrix[:2]) == pytest.approx(0.2)
-    assert imagenet_main.forgetting(matrix) == pytest.approx((0.1 + 0.2) / 2)
-    assert imagenet_main.forgetting([[0.5], [0.6, 0.5]]) == pytest.approx(-0.1)   # what was learnt backwards counts
-
-
-def test_score_by_hand():
-    """2 old and 1 new class; the correction turns one image from the new class to its own, old one."""
-    now = exemplar.Increment(1, 2, 3, 0, 0, 0, 0, 0, 0)
-    plan = [exemplar.Increment(0, 0, 2, 0, 0, 0, 0, 0, 0), now]
-    logits = np.array([[2.0, 0, 3], [0, 2, 1], [0, 1, 4], [0, 9, 4]])
-    lines = []
-    accuracy, by_increment, by_class = imagenet_main.score(
-        lambda tag, **values: lines.append((tag, values)), now, bic_layer.Fit(0.5, 0.0, 0, 0, False), 'test',
-        [(None, logits[:3], np.array([0, 1, 2])), (None, logits[3:], np.array([2]))], plan)
-    assert accuracy == dict(off=(0.5, 1.0), on=(0.75, 1.0))
-    assert by_increment == dict(off=[0.5, 0.5], on=[1.0, 0.5])
-    assert list(by_class) == [1.0, 1.0, 0.5]
-    assert [(tag, values.get('top1', values.get('top1_by_increment'))) for tag, values in lines] == [
-        ('eval', 0.5), ('matrix', [0.5, 0.5]), ('eval', 0.75), ('matrix', [1.0, 0.5])]
-
-
 # ---- One increment's graph -------------------------------------------------------------------------------------------------
 @pytest.fixture(name='digits', scope='session')
 def digits_(tmp_path_factory):
@@ -137,11 +100,11 @@ def test_two_steps_of_the_third_increment(scale, handful, tmp_path, monkeypatch)
     fits = [bic_layer.IDENTITY, bic_layer.Fit(0.6, -0.3, 0, 0, False)]
     with tf.Graph().as_default(), tf.Session() as session:
         train = np.concatenate(data.train[:6])
-        model = imagenet_main.build(s, plan, plan[2], data.paths[train], data.labels[train], fits)
+        model = imagenet_main.build(s, plan, plan[2]._replace(train=len(train)), fits)
         assert [network[:2] for network in networks] == [('resnet', True), ('resnet_old', False), ('resnet', False)]
         labels = [op for op in tf.get_default_graph().get_operations() if op.type == 'IteratorGetNext'][0].outputs[1]
         session.run(model.initializer)
-        session.run(model.train_batches.initializer)
+        session.run(model.train_batches.initializer, imagenet_main.training_feed(s, model, data, train))
         values, steps = [session.run(model.networks)], []
         for _ in range(2):
             steps.append(session.run([model.losses, networks[0][2], labels, model.train_op], {model.rate: 0.1})[:3])
@@ -182,7 +145,7 @@ def test_the_graph_does_not_grow_with_the_classes(handful, tmp_path):
         plan = [exemplar.Increment(0, 0, classes, 0, 1, 1, 1, 1, 1),
                 exemplar.Increment(1, classes, 2 * classes, 1, 1, 1, 1, 1, 1)]
         with tf.Graph().as_default() as graph:
-            imagenet_main.build(s, plan, plan[1], np.array([b'x'], object), np.array([0]), [bic_layer.IDENTITY])
+            imagenet_main.build(s, plan, plan[1], [bic_layer.IDENTITY])
             return len(graph.get_operations())
 
     assert operations(501) == operations(5000)   # below 1,000 TensorFlow writes zeros as one constant instead of a few operations
@@ -202,8 +165,8 @@ def events(text, tag):
 
 @pytest.fixture(name='run', scope='session')
 def run_(handful, tmp_path_factory):
-    """One run: rows, log, folder, and what the driver handed to `build` and `evaluate` and got from `update_memory`."""
-    folder, calls = tmp_path_factory.mktemp('run'), dict(build=[], evaluate=[], update_memory=[])
+    """One run: rows, log, folder, and what was handed to `train_classifier` and `evaluate` and came from `update_memory`."""
+    folder, calls = tmp_path_factory.mktemp('run'), dict(train_classifier=[], evaluate=[], update_memory=[])
     patch = pytest.MonkeyPatch() if hasattr(pytest, 'MonkeyPatch') else None
 
     def recorded(name, keep):
@@ -215,7 +178,7 @@ def run_(handful, tmp_path_factory):
             return result
         return wrapper
 
-    patch.setattr(imagenet_main, 'build', recorded('build', lambda args, _: set(args[3])))
+    patch.setattr(imagenet_main, 'train_classifier', recorded('train_classifier', lambda args, _: set(args[5].paths[args[6]])))
     patch.setattr(imagenet_main, 'evaluate', recorded('evaluate', lambda args, _: list(args[4].paths[args[5]])))
     patch.setattr(imagenet_main, 'update_memory', recorded('update_memory', lambda args, kept: (args[3], kept)))
     rows, text = run_main(handful, folder)
@@ -237,7 +200,7 @@ def test_sizes(run):
 def test_each_image_is_used_as_the_method_says(run):
     """No image that is validated or tested on is ever trained on; of old classes just the memory is."""
     test0, memory0, val1, test1, memory1 = run.calls['evaluate']    # in the order of the run
-    first, second = run.calls['build']
+    first, second = run.calls['train_classifier']
     assert (len(test0), len(memory0), len(val1), len(test1)) == (15, 25, 8, 24)
     assert not (first | second) & (set(val1) | set(test1) | set(test0))
     assert set(memory0) == first and set(memory1) == second
@@ -325,7 +288,7 @@ def test_student_and_old_network_start_from_the_previous_network(run, handful):
     with np.load('%s/model/digits/increment-0/network.npz' % run.folder) as archive:
         weights = {name: archive[name] for name in archive.files}
     with tf.Graph().as_default(), tf.Session() as session:
-        model = imagenet_main.build(s, plan, plan[1], data.paths, data.labels, [bic_layer.IDENTITY])
+        model = imagenet_main.build(s, plan, plan[1], [bic_layer.IDENTITY])
         session.run(model.initializer, imagenet_main.first_weights(s, model, weights))
         for network in session.run(model.networks).values():
             assert sorted(network) == sorted(weights)
@@ -334,7 +297,7 @@ def test_student_and_old_network_start_from_the_previous_network(run, handful):
 
 
 def without_times(text):
-    return re.sub(r'(images_per_sec|hours_left|hours)=\S+|_DIR=.*', '', text)
+    return re.sub(r'(images_per_sec|input_wait|hours_left|hours)=\S+|_DIR=.*', '', text)
 
 
 def test_a_second_run_gives_the_same_and_another_seed_does_not(run, handful, tmp_path):
@@ -424,17 +387,18 @@ def test_a_finished_run_goes_on_with_new_class_folders(class_folders, tmp_path, 
                 os.remove(os.path.join(data, 'train', name, image))
     class_folders({'a': 4, 'cc': 5, 'f': 6})            # among the old ones in sorted order
     os.rename(str(tmp_path / 'logs'), str(tmp_path / 'first-logs'))
-    built, starts = [], []
-    build, first_weights = imagenet_main.build, imagenet_main.first_weights
-    monkeypatch.setattr(imagenet_main, 'build', lambda *args: built.append(args) or build(*args))
+    trained, starts = [], []
+    train_classifier, first_weights = imagenet_main.train_classifier, imagenet_main.first_weights
+    monkeypatch.setattr(imagenet_main, 'train_classifier', lambda *args: trained.append(args[4:7]) or train_classifier(*args))
     monkeypatch.setattr(imagenet_main, 'first_weights', lambda *args: starts.append(args[2]) or first_weights(*args))
     grown, text = run_main(data, tmp_path, *FOLDERS)
     assert grown[:2] == rows and len(grown) == 3 and grown[2]['classes'] == 7
     assert events(text, 'resume')[0]['increment'] == '2'
     assert [(event['increment'], event['train'], event['val'], event['test']) for event in events(text, 'plan')] == [
         ('2', str(4 * 4 + 3 * 8), '7', str(7 * 9))]
-    (_, plan, now, paths, labels, fits), = built
-    assert (now.num_old, now.num_seen, fits[1].beta) == (4, 7, rows[1]['beta'])
+    (now, images, train), = trained
+    paths, labels = images.paths[train], images.labels[train]
+    assert (now.num_old, now.num_seen) == (4, 7)
     assert ({os.path.relpath(os.fsdecode(path), data) for path, label in zip(paths, labels) if label < 4}
             == {path for of_class in state['exemplars'] for path in of_class})
     for path, label in zip(paths, labels):
@@ -470,7 +434,7 @@ def test_what_a_run_needs_to_go_on(class_folders, tmp_path):
 
 def test_a_run_stopped_between_two_increments_goes_on(run, handful, tmp_path, monkeypatch):
     """Killed after the first increment; the second start gives the weights, to the bit, and the lines of the run without."""
-    monkeypatch.setattr(imagenet_main, 'close_increment', lambda *args: sys.exit('killed'))
+    monkeypatch.setattr(imagenet_main.results, 'close', lambda *args: sys.exit('killed'))
     with pytest.raises(SystemExit, match='killed'):
         run_main(handful, tmp_path)
     monkeypatch.undo()

@@ -1,0 +1,44 @@
+"""Accuracies and forgetting by hand, and against argmax and a full sort."""
+import numpy as np
+import pytest
+
+import bic_layer
+import exemplar
+from logs import results
+
+
+def test_rank():
+    logits = np.array([[3.0, 1, 2], [3, 1, 2], [3, 1, 2], [5, 5, 5], [5, 5, 5], [5, 5, 5]])
+    assert list(results.rank(logits, np.array([0, 1, 2, 0, 1, 2]))) == [0, 2, 1, 0, 1, 2]
+
+
+def test_rank_agrees_with_argmax_and_top_k():
+    random = np.random.RandomState(0)
+    logits, labels = random.randint(0, 5, (200, 8)).astype(np.float32), random.randint(0, 8, 200)
+    ranks = results.rank(logits, labels)
+    assert ((ranks == 0) == (logits.argmax(axis=1) == labels)).all()
+    assert list(ranks < 5) == [label in np.argsort(-row, kind='stable')[:5] for row, label in zip(logits, labels)]
+
+
+def test_forgetting_by_hand():
+    matrix = [[0.9], [0.7, 0.8], [0.8, 0.6, 0.5]]
+    assert np.isnan(results.forgetting(matrix[:1]))
+    assert results.forgetting(matrix[:2]) == pytest.approx(0.2)
+    assert results.forgetting(matrix) == pytest.approx((0.1 + 0.2) / 2)
+    assert results.forgetting([[0.5], [0.6, 0.5]]) == pytest.approx(-0.1)   # what was learnt backwards counts
+
+
+def test_score_by_hand():
+    """2 old and 1 new class; the correction turns one image from the new class to its own, old one."""
+    now = exemplar.Increment(1, 2, 3, 0, 0, 0, 0, 0, 0)
+    plan = [exemplar.Increment(0, 0, 2, 0, 0, 0, 0, 0, 0), now]
+    logits = np.array([[2.0, 0, 3], [0, 2, 1], [0, 1, 4], [0, 9, 4]])
+    lines = []
+    accuracy, by_increment, by_class = results.score(
+        lambda tag, **values: lines.append((tag, values)), now, bic_layer.Fit(0.5, 0.0, 0, 0, False), 'test',
+        [(None, logits[:3], np.array([0, 1, 2])), (None, logits[3:], np.array([2]))], plan)
+    assert accuracy == dict(off=(0.5, 1.0), on=(0.75, 1.0))
+    assert by_increment == dict(off=[0.5, 0.5], on=[1.0, 0.5])
+    assert list(by_class) == [1.0, 1.0, 0.5]
+    assert [(tag, values.get('top1', values.get('top1_by_increment'))) for tag, values in lines] == [
+        ('eval', 0.5), ('matrix', [0.5, 0.5]), ('eval', 0.75), ('matrix', [1.0, 0.5])]
