@@ -140,7 +140,7 @@ PREPARED = {RECIPES['digits']['DATA_DIR']: prepare_digits, RECIPES['cifar100']['
 
 
 def main(arguments):
-    """Runs the whole experiment.
+    """Runs the experiment, from its beginning or from the last increment that an earlier part of the run finished.
 
     Args:
         arguments: list of str, the overrides `--NAME=value`.
@@ -149,7 +149,7 @@ def main(arguments):
         list of dict, one per increment: the rows of the closing table.
 
     Raises:
-        Fault: what the user must mend; found before any training, but for a loss that is not finite.
+        Fault: what the user must mend; found before any training, but for a loss that is not finite and a full disk.
     """
     tf.get_logger().setLevel('ERROR')
     s, faults = settings.read(globals(), RECIPES, arguments)
@@ -158,24 +158,38 @@ def main(arguments):
     if state['results']:
         faults = settings.changes(s, state['settings'], checkpoint.where(folder))
     data, plan, missing = protocol.read(s, faults, PREPARED, state)
-    if missing and not s.PLAN_ONLY:
-        raise Fault('\n'.join(missing))
-    # By increment, beginning with an earlier part of the run: fits, rows of the closing table, top-1 on each increment's classes.
-    fits, rows, matrix = [bic_layer.Fit(*fit) for fit in state['fits']], list(state['results']), list(state['matrix'])
-    if len(rows) == len(plan):
-        print('%s: this run is finished; another MODEL_DIR begins a new one\n%s' % (folder, log.table(rows)))
-        return rows
-    write = open_log(s, data, plan, len(rows))
+    finished = len(state['results']) == len(plan)
+    if finished:
+        print('%s: this run is finished, and %s has no other classes than its %d; another MODEL_DIR begins a new run\n%s'
+              % (folder, s.DATA_DIR, len(data.names), log.table(state['results'])))
+    elif s.PLAN_ONLY:
+        open_log(s, data, plan, len(state['results']))
     if missing:
         raise Fault('\n'.join(missing))
-    if s.PLAN_ONLY:
-        return []
+    if finished or s.PLAN_ONLY:
+        return state['results']
+    with checkpoint.lock(folder):
+        return learn(s, data, plan, weights, state)
+
+
+def learn(s, data, plan, weights, state):
+    """The increments that are not done yet, in the order of the method.
+
+    Args:
+        s: settings. data, plan: from `protocol.read`. weights, state: from `checkpoint.load`.
+
+    Returns:
+        list of dict, the rows of the closing table.
+    """
+    write = open_log(s, data, plan, len(state['results']))
     started = time.time() - 3600 * state['hours']
-    state = dict(settings=settings.fixed(s), sizes=[now.num_seen - now.num_old for now in plan],
-                 classes=protocol.known_classes(s, data))
+    # By increment: the fits of the correction, rows of the closing table, top-1 on the classes of each increment.
+    fits, rows, matrix = [bic_layer.Fit(*fit) for fit in state['fits']], list(state['results']), list(state['matrix'])
     exemplars = data.train[:plan[len(rows)].num_old]  # by label: training images of an old class, in order of choice
     if rows:
         weights = resnet_model.grown(weights, len(data.names), s.SEED)  # dict from name to array: the previous network's
+    state = dict(settings=settings.fixed(s), sizes=[now.num_seen - now.num_old for now in plan],
+                 classes=protocol.known_classes(s, data))
 
     for now in plan[len(rows):]:
         k, num_old, num_seen = now.increment, now.num_old, now.num_seen
@@ -212,7 +226,7 @@ def main(arguments):
                          train=len(train), val=len(val), test=len(test)))
         matrix.append(by_increment['on'])
         hours = (time.time() - started) / 3600
-        checkpoint.save(folder, weights, dict(
+        checkpoint.save('%s/%s' % (s.MODEL_DIR, s.DATASET), weights, dict(
             state, exemplars=[protocol.relative(s, data, images) for images in exemplars], fits=fits, results=rows,
             matrix=matrix, hours=hours))
         results.close(s, write, rows, matrix, hours)

@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 
-from data.lists import Images
+from data.lists import Images, report
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.gif')
 
@@ -18,7 +18,7 @@ def read(folder, test_fraction):
     Args:
         folder: str, with train/ and val/, which have the class folders; or with the class folders themselves.
         test_fraction: float in (0, 1), the share of each class that is tested on in the second case. It is drawn at random, but
-            the same in every run, and whatever other classes there are.
+            the same in every run, whatever other classes there are, and nearly so when images come or go.
 
     Returns:
         train, test: lists.Images, or None where something is wrong.
@@ -35,18 +35,18 @@ def read(folder, test_fraction):
     elif split:
         wrong.append('%s: no such folder beside %s; without a test set, put the class folders into %s itself'
                      % (parts[1], parts[0], folder))
-    wrong += ['%s: no such class in %s' % (os.path.join(parts[1], name), parts[0]) for name in unknown]
+    report(wrong, ['%s: no such class in %s' % (os.path.join(parts[1], name), parts[0]) for name in unknown])
     if len(names) < 2:
         wrong.append('%s: at least two class folders must be there, and there %s %d'
                      % (parts[0] if split else folder, 'is' if len(names) == 1 else 'are', len(names)))
     by_case = collections.Counter(name.casefold() for name in names)
-    wrong += ['%s: differs from another class in upper and lower case alone; rename one' % name
-              for name in names if by_case[name.casefold()] > 1]
-    wrong += ['%r: a class name must not have line breaks or other control characters; rename it' % name
-              for name in names if any(ord(character) < 32 for character in name)]
+    report(wrong, ['%s: differs from another class in upper and lower case alone; rename one' % name
+                   for name in names if by_case[name.casefold()] > 1])
+    report(wrong, ['%r: a class name must not have line breaks or other control characters; rename it' % name
+                   for name in names if any(ord(character) < 32 for character in name)])
     if wrong:
         return None, None, names, wrong
-    lists = ([], []), ([], [])
+    lists, small = (([], []), ([], [])), []
     for number, name in enumerate(names):
         if split:
             images = [_images(os.path.join(part, name)) for part in parts]
@@ -56,9 +56,10 @@ def read(folder, test_fraction):
             paths += of_class
             classes += [number] * len(of_class)
             if len(of_class) < (2 if part == 'train' else 1):
-                wrong.append('%s: class %s has %d image%s to %s, and at least %s must be there' % (
+                small.append('%s: class %s has %d image%s to %s, and at least %s must be there' % (
                     folder, name, len(of_class), '' if len(of_class) == 1 else 's',
                     *(('train on', 'two') if part == 'train' else ('test on', 'one'))))
+    report(wrong, small)
     train, test = (Images(np.array(paths, object), np.array(classes, int)) for paths, classes in lists)
     return train, test, names, wrong
 
@@ -76,6 +77,7 @@ def _images(folder):
 
 
 def _divided(paths, name, test_fraction):
-    order = np.random.RandomState(zlib.crc32(os.fsencode(name))).permutation(len(paths))
+    # By each image's own number, so that a few images more or less leave the others where they are.
+    order = sorted(paths, key=lambda path: (zlib.crc32(os.fsencode(name) + os.path.basename(path)), path))
     count = max(1, int(test_fraction * len(paths)))
-    return [[paths[i] for i in sorted(part)] for part in (order[count:], order[:count])]
+    return sorted(order[count:]), sorted(order[:count])

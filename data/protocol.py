@@ -15,7 +15,7 @@ def read(s, faults, prepared, state=checkpoint.NOTHING):
 
     What an earlier part of the run decided stands: order, hold-out and test images of its classes come from its state, and
     class folders that were not there yet arrive together in one more increment. Of the classes learnt so far their exemplars,
-    held-out and test images must be there still; their other images may be gone, and images that were added are not looked at.
+    held-out and test images must be there still; their other images may be gone, and images that were added are not used.
 
     Args:
         s: settings. faults: dict from setting to what is wrong with it, from `settings.read`.
@@ -27,15 +27,16 @@ def read(s, faults, prepared, state=checkpoint.NOTHING):
             array [images]), training and test images together; train, held and test, each a list of int arrays by label that
             index these, where train has the exemplars alone of a class that is learnt already; left_out, list of str: images
             that are done without, and why.
-        plan: list of exemplar.Increment.
+        plan: list of exemplar.Increment. Of those that are done already only the classes count.
         missing: list of str: why this plan cannot be carried out, one line each.
 
     Raises:
         Fault: there is no plan: everything that is wrong with the settings, the lists and the rest, one line each.
     """
     wrong, missing = list(faults.values()), []
-    for name in sorted({'LOG_DIR', 'MODEL_DIR'} - set(faults)):
-        parent = os.path.abspath(getattr(s, name))
+    folders_written = dict(LOG_DIR=s.LOG_DIR, MODEL_DIR='%s/%s' % (s.MODEL_DIR, s.DATASET))
+    for name in sorted(set(folders_written) - set(faults)):
+        parent = os.path.abspath(folders_written[name])
         while not os.path.exists(parent):
             parent = os.path.dirname(parent)
         if not os.path.isdir(parent) or not os.access(parent, os.W_OK):
@@ -43,14 +44,18 @@ def read(s, faults, prepared, state=checkpoint.NOTHING):
     if not wrong + missing and s.DATA_DIR in prepared and not os.path.exists(s.DATA_DIR):
         prepared[s.DATA_DIR].prepare(s.DATA_DIR)
     if not {'DATA_DIR', 'NUM_CLASSES', 'TEST_FRACTION'} & set(faults):
-        train_list, test_list, names, wrong_lists, missing_images = _images(s)
+        try:
+            train_list, test_list, names, wrong_lists, missing_images = _images(s)
+        except OSError as error:
+            names, wrong_lists, missing_images = [], ['%s: cannot be read (%s)' % (error.filename, error.strerror)], []
         wrong, missing = wrong + wrong_lists, missing + missing_images
     if not wrong:
         order, random, wrong = _order(s, names, [of_class['name'] for of_class in state['classes']])
     if not wrong:
         new = len(names) - len(state['classes'])
         sizes = state['sizes'] + [new] * (new > 0) if state['sizes'] else settings.increment_sizes(s, len(names))
-        wrong += (settings.memory_faults(s, sizes) if state['sizes'] else settings.increment_faults(s, len(names))).values()
+        faults = settings.memory_faults(s, sizes) if state['sizes'] else settings.increment_faults(s, len(names))
+        wrong += [fault + ', in a new run with another MODEL_DIR' * bool(state['sizes']) for fault in faults.values()]
     if wrong:
         raise Fault('\n'.join(wrong + missing))
     left_out = []
@@ -95,20 +100,21 @@ def _divide(s, data, num_train, first_classes, random, state, missing):
     data.train = exemplar.images_by_label(data.labels[:num_train], num_classes)
     data.test = [num_train + images for images in exemplar.images_by_label(data.labels[num_train:], num_classes)]
     data.train[known:], new_held = exemplar.hold_out(data.train[known:], s.MEMORY_SIZE, first_classes, s.VAL_FRACTION, random)
-    number_of = {path: number for number, path in enumerate(data.paths)} if known else {}
+    number_of = {path: number for number, path in enumerate(relative(s, data, np.arange(len(data.paths))))} if known else {}
     gone = []
 
-    def numbers(paths):
-        paths = [os.path.normpath(os.path.join(os.fsencode(s.DATA_DIR), os.fsencode(path))) for path in paths]
-        gone.extend(path for path in paths if path not in number_of)
-        return np.array([number_of[path] for path in paths if path in number_of], int)
+    def numbers(label, paths):
+        there = [path in number_of and data.labels[number_of[path]] == label for path in paths]
+        gone.extend((label, path) for path, is_there in zip(paths, there) if not is_there)
+        return np.array([number_of[path] for path, is_there in zip(paths, there) if is_there], int)
 
-    data.held = [numbers(of_class['held']) for of_class in state['classes']] + new_held
-    data.test[:known] = [numbers(of_class['test']) for of_class in state['classes']]
-    data.train[:known] = [numbers(paths) for paths in state['exemplars']] + [
+    data.held = [numbers(label, of_class['held']) for label, of_class in enumerate(state['classes'])] + new_held
+    data.test[:known] = [numbers(label, of_class['test']) for label, of_class in enumerate(state['classes'])]
+    data.train[:known] = [numbers(label, paths) for label, paths in enumerate(state['exemplars'])] + [
         np.setdiff1d(data.train[label], np.concatenate([data.held[label], data.test[label]])) for label in range(learnt, known)]
-    lists.report(missing, ['%s: is not there any more, and this run needs it: an exemplar, a validation or a test image'
-                           % os.fsdecode(path) for path in gone])
+    lists.report(missing, ['%s: this run needs it, an exemplar, a validation or a test image of class %s, and it is broken or '
+                           'not there any more; put it back' % (os.path.join(s.DATA_DIR, path), data.names[label])
+                           for label, path in gone])
 
 
 def _batch_faults(s, plan):
@@ -118,22 +124,22 @@ def _batch_faults(s, plan):
     # Between two or three values a deviation is often almost nothing, and the gradient of dividing by it almost infinite.
     return faults + [
         'BATCH_SIZE=%d, EPOCHS=%d: the last batch of increment %d has %d images, too few for batch normalisation over feature '
-        'maps of one pixel; change one of the two, or IMAGE_SIZE=%d to more than 32'
+        'maps of one pixel; change one of the two, the number of its images, or IMAGE_SIZE=%d to more than 32'
         % (s.BATCH_SIZE, s.EPOCHS, now.increment, s.EPOCHS * now.train % s.BATCH_SIZE, s.IMAGE_SIZE)
         for now in plan if s.EPOCHS * now.train % s.BATCH_SIZE in (2, 3)
         and s.IMAGE_SIZE <= 32 and len(resnet_model.BLOCKS[s.RESNET_DEPTH]) == 4]
 
 
 def estimate(s, data, plan, done):
-    """What the increments from the done-th on take, near enough to choose a machine: within a tenth of what was measured on
-    CPUs with ResNets of 18 to 50 layers.
+    """What the increments from the done-th on take, near enough to choose a machine: within a sixth of what was measured
+    on CPUs with ResNets of 18 to 50 layers.
 
     Returns:
         dict of network_gb: network, old network, gradients and what one training batch keeps, on the GPU or, without one, in main
         memory; main_gb: TensorFlow itself and the lists; disk_gb: the networks that are written. All in 10^9 bytes.
     """
     variables, activations = resnet_model.size(s.RESNET_DEPTH, len(data.names), s.IMAGE_SIZE)
-    return dict(network_gb=4e-9 * (5 * variables + 1.5 * s.BATCH_SIZE * activations), main_gb=0.7 + 6e-7 * len(data.paths),
+    return dict(network_gb=4e-9 * (5 * variables + 1.5 * s.BATCH_SIZE * activations), main_gb=0.8 + 6e-7 * len(data.paths),
                 disk_gb=4e-9 * variables * len(plan[done:]))
 
 
@@ -145,7 +151,9 @@ def known_classes(s, data):
 
 def relative(s, data, images):
     """Paths of images relative to DATA_DIR, list of str; the folder may be elsewhere when the run goes on."""
-    return [os.path.relpath(os.fsdecode(path), s.DATA_DIR) for path in data.paths[images]]
+    folder = os.path.join(os.fsencode(os.path.normpath(s.DATA_DIR)), b'')
+    return [os.fsdecode(path[len(folder):] if path.startswith(folder) else os.path.relpath(path, folder))
+            for path in data.paths[images]]
 
 
 def _images(s):

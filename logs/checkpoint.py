@@ -1,7 +1,11 @@
 """Checkpoints: what a run needs to go on after an increment. Networks are NumPy archives; the rest is JSON."""
+import contextlib
+import fcntl
+import hashlib
+import io
 import json
 import os
-import zipfile
+import platform
 
 import numpy as np
 
@@ -13,19 +17,27 @@ NOTHING = dict(settings={}, sizes=[], classes=[], exemplars=[], fits=[], results
 
 
 def save(folder, weights, state):
-    """Writes the network of an increment, and then the state that makes it the one to go on from. Each whole or not at all.
+    """Writes increment-<k>/network.npz, and then increment-<k>/state.json, which completes it; each whole or not at all.
 
     Args:
         folder: str, made if need be. weights: dict from a variable's name to its array.
         state: dict with the keys of NOTHING: settings that affect results; sizes, classes of each increment planned; classes, by
             label, dicts of name and the paths held (out) and test(ed on); exemplars, their paths by label in order of choice,
             of the classes learnt; fits, results and matrix, one entry per increment done; hours so far.
+
+    Raises:
+        Fault: a file cannot be written.
     """
-    path = network(folder, len(state['results']) - 1)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    _write(path, lambda file: np.savez(file, **weights))
-    text = json.dumps(dict(state, format=FORMAT), indent=0, default=lambda number: number.item())
-    _write(where(folder), lambda file: file.write(text.encode()))
+    folder = os.path.join(folder, 'increment-%d' % (len(state['results']) - 1))
+    network = io.BytesIO()
+    np.savez(network, **weights)
+    text = json.dumps(dict(state, format=FORMAT, network=_digest(network.getvalue())), default=lambda number: number.item())
+    try:
+        os.makedirs(folder, exist_ok=True)
+        _write(os.path.join(folder, 'network.npz'), network.getvalue())
+        _write(os.path.join(folder, 'state.json'), ('%s\n%s\n' % (text, _digest(text.encode()))).encode())
+    except OSError as error:
+        raise Fault('%s: cannot be written (%s); the run can go on from the increment before it' % (folder, error.strerror))
 
 
 def load(folder):
@@ -39,36 +51,75 @@ def load(folder):
         state: dict, see `save`; NOTHING if there is none.
 
     Raises:
-        Fault: a file cannot be read, or has another format.
+        Fault: a file cannot be read, is damaged, or has another format.
     """
-    if not os.path.exists(where(folder)):
+    last = where(folder)
+    if not last:
         return None, NOTHING
     try:
-        path = where(folder)
-        with open(path, encoding='utf-8') as file:
-            state = json.load(file)
-        if state['format'] != FORMAT or not set(NOTHING) <= set(state):
-            raise ValueError('its format is %s, and this program writes %s' % (state['format'], FORMAT))
-        path = network(folder, len(state['results']) - 1)
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}, state
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise Fault('%s: the run cannot go on from it (%s); begin a new run in another MODEL_DIR, or delete %s'
-                    % (path, error, folder))
+        with open(os.path.join(last, 'state.json'), 'rb') as file:
+            text, digest, _ = file.read().split(b'\n')
+        if _digest(text) != digest.decode():
+            raise ValueError('state.json is damaged')
+        state = json.loads(text.decode())
+        if state['format'] != FORMAT:
+            raise ValueError('state.json has format %s, and this program writes %d' % (state['format'], FORMAT))
+        with open(os.path.join(last, 'network.npz'), 'rb') as file:
+            network = file.read()
+        if _digest(network) != state['network']:
+            raise ValueError('network.npz is damaged')
+    except (OSError, ValueError) as error:
+        raise Fault('%s: the run cannot go on from it (%s); delete it to go on from the increment before it, if there is one, or '
+                    'begin a new run in another MODEL_DIR' % (last, error))
+    with np.load(io.BytesIO(network), allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}, state
 
 
 def where(folder):
-    return os.path.join(folder, 'state.json')
+    """The folder of the last increment that is complete, or None."""
+    try:
+        names = [name for name in os.listdir(folder) if name.startswith('increment-') and name[10:].isdigit()]
+    except (FileNotFoundError, NotADirectoryError):  # the latter is reported with the settings
+        return None
+    except OSError as error:
+        raise Fault('%s: cannot be read (%s)' % (folder, error.strerror))
+    complete = [int(name[10:]) for name in names if os.path.exists(os.path.join(folder, name, 'state.json'))]
+    return os.path.join(folder, 'increment-%d' % max(complete)) if complete else None
 
 
-def network(folder, increment):
-    return os.path.join(folder, 'increment-%d' % increment, 'network.npz')
+@contextlib.contextmanager
+def lock(folder):
+    """Keeps other runs out of a folder; the system gives it free when this process ends, however it ends.
+
+    Raises:
+        Fault: another run has it, or the folder cannot be written.
+    """
+    try:
+        os.makedirs(folder, exist_ok=True)
+        file = open(os.path.join(folder, 'lock'), 'a+')
+    except OSError as error:
+        raise Fault('%s: cannot be written (%s)' % (folder, error.strerror))
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise Fault('%s: another run is writing there (%s); wait for its end, or choose another MODEL_DIR'
+                        % (folder, file.read().strip()))
+        file.truncate(0)
+        file.write('process %d on %s' % (os.getpid(), platform.node()))
+        file.flush()
+        yield
 
 
-def _write(path, write):
+def _digest(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+def _write(path, content):
     """Under another name first, then renamed."""
     with open(path + '.partial', 'wb') as file:
-        write(file)
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(path + '.partial', path)

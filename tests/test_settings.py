@@ -107,6 +107,17 @@ def test_incomplete_recipe():
     assert "MEMORY_SIZE is missing, from the top of imagenet_main.py or from RECIPES['mine']" in str(fault.value)
 
 
+def test_what_may_change_when_a_run_goes_on():
+    s = read()
+    stored = settings.fixed(s)
+    assert settings.changes(s, stored, 'state') == {}
+    for name in settings.RULES:
+        changed = type(s)(**dict(vars(s), **{name: 'other'}))
+        assert list(settings.changes(changed, stored, 'state')) == ([] if name in settings.FREE else [name])
+    assert set(settings.FREE) == {'MODEL_DIR', 'LOG_DIR', 'LOG_STEPS', 'PLAN_ONLY', 'KEEP_GB', 'DECODE_ALL', 'LEAVE_OUT_BROKEN',
+                                  'DATA_DIR', 'NUM_CLASSES', 'HEADLINE'}
+
+
 @pytest.mark.parametrize('arguments, sizes', [
     ([], [2, 2, 2, 2, 2]),
     (['--FIRST_INCREMENT_CLASSES=1', '--CLASSES_PER_INCREMENT=3'], [1, 3, 3, 3]),
