@@ -5,6 +5,7 @@
 Edit the constants below, or override any of them for one run with --NAME=value. Sources: [P] the paper, [C] the authors'
 code; where they differ, [C] produced the published numbers and is followed, and the comment names the difference.
 """
+import ctypes
 import itertools
 import multiprocessing
 import os
@@ -15,10 +16,13 @@ import time
 import types
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # 0 shows what TensorFlow finds, for instance why it uses no GPU
+os.environ.setdefault('TF_GPU_THREAD_MODE', 'gpu_private')  # input threads must not keep a GPU's kernels waiting
+os.environ.setdefault('TF_ENABLE_WINOGRAD_NONFUSED', '1')  # cuDNN's faster 3x3 convolutions [C]
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')  # TensorFlow 2 has it off on processors without AVX-512: 3.6 times slower
 
 import numpy as np
 import tensorflow.compat.v1 as tf
+from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 import bic_layer
 import exemplar
@@ -35,6 +39,7 @@ LOG_STEPS = 50               # training steps between two [train] lines
 PLAN_ONLY = False            # True: print what the run is going to do and what is wrong with the data, then end
 DECODE_ALL = False           # before the run, decode every image; False: only those whose first and last bytes look damaged
 KEEP_GB = 2.0                # training images kept decoded in main memory, exemplars first, in 10^9 bytes
+XLA = False                  # True: compile the graph for the GPU; on a CPU with TF_XLA_FLAGS=--tf_xla_cpu_global_jit as well
 LEAVE_OUT_BROKEN = False     # do without images that cannot be decoded; False: refuse to start
 
 # ---- The method --------------------------------------------------------------------------------------------------------
@@ -70,6 +75,7 @@ RECIPES = {
         BATCH_SIZE=32,                          # images per step
         LEARNING_RATE=0.05,                     # the first rate, for this BATCH_SIZE
         WEIGHT_DECAY=1e-4,                      # factor of the sum of l2_loss over kernels and the dense bias
+        MIXED_PRECISION=False,                  # True: 16 bits where the machine is made for it, see `precision`; else 32
         BATCH_NORM_DECAY=0.9,                   # momentum of the moving averages; few hundred steps need a low one
         HEADLINE='top1'),                       # metric of the authors' closing line `accuracy:`, top1 or top5
     'imagenet100': dict(                        # the first 100 classes of ILSVRC2012 [C]
@@ -92,6 +98,7 @@ RECIPES = {
         BATCH_SIZE=256,
         LEARNING_RATE=0.1,
         WEIGHT_DECAY=1e-4,
+        MIXED_PRECISION=False,
         BATCH_NORM_DECAY=0.997,
         HEADLINE='top5'),
 }
@@ -152,6 +159,8 @@ def main(arguments):
         Fault: what the user must mend; found before any training, but for a loss that is not finite and a full disk.
     """
     tf.get_logger().setLevel('ERROR')
+    if not num_gpus():
+        keep_freed_memory()
     s, faults = settings.read(globals(), RECIPES, arguments)
     folder = '%s/%s' % (s.MODEL_DIR, s.DATASET)
     weights, state = (None, checkpoint.NOTHING) if faults else checkpoint.load(folder)
@@ -199,7 +208,7 @@ def learn(s, data, plan, weights, state):
         with tf.Graph().as_default():
             model = build(s, plan, now, fits)
             tf.get_default_graph().finalize()
-            with tf.Session(config=session_config()) as session:
+            with tf.Session(config=session_config(s)) as session:
                 # Stage 1: the classifier, from the previous increment's weights, distilled from the stored network.
                 session.run(model.initializer, first_weights(s, model, weights))
                 train_classifier(s, session, model, plan, now, data, train, write)
@@ -219,7 +228,7 @@ def learn(s, data, plan, weights, state):
                 accuracy, by_increment, by_class = results.score(write, now, fits[-1], 'test', outputs, plan)
 
                 # The memory, chosen anew for every seen class with the new network, and the network itself.
-                exemplars = update_memory(s, session, model, data, exemplars, now)
+                exemplars = update_memory(s, session, model, data, exemplars, now, write)
                 weights = session.run(model.networks['resnet'])
         rows.append(dict(increment=k, classes=num_seen, top1_before=accuracy['off'][0], top1=accuracy['on'][0],
                          top5_before=accuracy['off'][1], top5=accuracy['on'][1], beta=fits[k].beta, gamma=fits[k].gamma,
@@ -242,7 +251,6 @@ def open_log(s, data, plan, done):
     """Opens the run's log, none for a plan alone, and writes what the run is going to do after the increments that are done."""
     try:
         if not s.PLAN_ONLY:
-            os.makedirs(s.MODEL_DIR, exist_ok=True)
             os.makedirs(s.LOG_DIR, exist_ok=True)
         name = 'log-%s-%s' % (s.DATASET, time.strftime('%Y%m%d-%H%M%S'))
         write = log.Log(None if s.PLAN_ONLY else os.path.join(s.LOG_DIR, name))
@@ -254,7 +262,8 @@ def open_log(s, data, plan, done):
     except (OSError, subprocess.CalledProcessError):
         commit = 'unknown'
     write('env', git=commit, python=platform.python_version(), tensorflow=tf.__version__, numpy=np.__version__,
-          device='gpu:%d' % num_gpus() if num_gpus() else 'cpu:%d' % multiprocessing.cpu_count(), host=platform.node())
+          device='gpu:%d' % num_gpus() if num_gpus() else 'cpu:%d' % multiprocessing.cpu_count(), precision=precision(s),
+          host=platform.node())
     for name, value in sorted(vars(s).items()):
         write.text('[config]  %s=%s' % (name, ','.join(map(str, value)) if isinstance(value, tuple) else value))
     for line in data.left_out:
@@ -263,8 +272,8 @@ def open_log(s, data, plan, done):
         write('resume', increment=done, seen_classes=plan[done].num_old, dir='%s/%s' % (s.MODEL_DIR, s.DATASET))
     for now in plan[done:]:
         write('plan', increment=now.increment, new_classes=now.num_seen - now.num_old, seen_classes=now.num_seen,
-              train=now.train, val=now.val, test=now.test, exemplars_per_class=now.exemplars, steps=num_steps(s, now),
-              lr_drops=lr_drops(s, now.train))
+              train=now.train, val=now.val, test=now.test, exemplars_per_class=now.exemplars, steps=settings.num_steps(s, now),
+              lr_drops=settings.lr_drops(s, now.train))
         for label in range(now.num_old, now.num_seen) if s.PLAN_ONLY else ():
             write.text('[class]   increment=%d label=%d train=%d held_out=%d test=%d name=%s' % (
                 now.increment, label, len(data.train[label]), len(data.held[label]), len(data.test[label]), data.names[label]))
@@ -327,7 +336,10 @@ def build(s, plan, now, fits):
 
     # The optimiser, in a scope of its own: its momentum must not be taken for a part of the network.
     with tf.variable_scope('optimizer'):
-        step = tf.train.MomentumOptimizer(model.rate, s.MOMENTUM).minimize(loss, var_list=student)
+        optimizer = Momentum(model.rate, s.MOMENTUM)
+        if precision(s) == 'float16':  # small gradients vanish in it: the loss is scaled up, and down again
+            optimizer = tf.train.experimental.enable_mixed_precision_graph_rewrite(optimizer)
+        step = optimizer.minimize(loss, var_list=student)
     model.train_op = tf.group(step, tf.get_collection(tf.GraphKeys.UPDATE_OPS))
 
     # Evaluation, with the student's variables.
@@ -369,13 +381,13 @@ def train_classifier(s, session, model, plan, now, data, train, write):
     Raises:
         Fault: the loss is not finite.
     """
-    k, steps = now.increment, num_steps(s, now)
-    later = sum(num_steps(s, other) for other in plan[k + 1:])
+    k, steps = now.increment, settings.num_steps(s, now)
+    later = sum(settings.num_steps(s, other) for other in plan[k + 1:])
     session.run(model.train_batches.initializer, training_feed(s, model, data, train))
     # Since the last line; the first step, which includes TensorFlow's start-up, is not timed.
     sums, images, seconds, waited = [], 0, 0.0, 0.0
     for step in write.progress(range(steps), 'increment=%d' % k):
-        rate, began = learning_rate(s, now.train, step), time.time()
+        rate, began = settings.learning_rate(s, now.train, step), time.time()
         values = session.run(dict(model.losses, train_op=model.train_op, waited=model.waited), {model.rate: rate})
         if not np.isfinite(values['loss']):
             raise Fault('increment=%d epoch=%d step=%d: loss=%s; a lower LEARNING_RATE (now %s) may help'
@@ -416,7 +428,7 @@ def evaluate(s, session, model, now, data, images):
         yield features, logits[:, :now.num_seen], labels_of_batch
 
 
-def update_memory(s, session, model, data, exemplars, now):
+def update_memory(s, session, model, data, exemplars, now, write):
     """Herding for every seen class with the new network, from the images just trained on, down to the next quota.
 
     Args:
@@ -425,33 +437,56 @@ def update_memory(s, session, model, data, exemplars, now):
     Returns:
         list of num_seen int arrays, each in order of choice.
     """
-    candidates = exemplars + data.train[now.num_old:now.num_seen]
+    began, candidates = time.time(), exemplars + data.train[now.num_old:now.num_seen]
     outputs = evaluate(s, session, model, now, data, np.concatenate(candidates))
     features = (feature for batch, _, _ in outputs for feature in batch)  # one pass; one class at a time is kept
-    return [images[exemplar.herding(list(itertools.islice(features, len(images))), now.kept)] for images in candidates]
-
-
-# ---- Formulas ------------------------------------------------------------------------------------------------------------
-def num_steps(s, now):
-    """Batches run across the borders of epochs; the last one of an increment may be smaller."""
-    return -(-s.EPOCHS * now.train // s.BATCH_SIZE)
-
-
-def learning_rate(s, num_images, step):
-    """The rate of 0-based `step`: divided by ten for every boundary that lies before the step [C]."""
-    return s.LEARNING_RATE * 0.1 ** sum(step > boundary for boundary in lr_drops(s, num_images))
-
-
-def lr_drops(s, num_images):
-    """The boundaries in steps, int(N / batch * epoch) for each of LR_DROP_EPOCHS [C]; list of int."""
-    return [int(num_images / s.BATCH_SIZE * epoch) for epoch in s.LR_DROP_EPOCHS]
+    chosen = [images[exemplar.herding(list(itertools.islice(features, len(images))), now.kept)] for images in candidates]
+    write('memory', increment=now.increment, candidates=sum(map(len, candidates)), exemplars=sum(map(len, chosen)),
+          seconds=time.time() - began)
+    return chosen
 
 
 # ---- The machine ---------------------------------------------------------------------------------------------------------
-def session_config():
+class Momentum(tf.train.MomentumOptimizer):
+    """TensorFlow's, whose slots of few numbers are made by as many operations as large ones: the graph does not know its size."""
+
+    def _create_slots(self, var_list):
+        for variable in var_list:
+            self._get_or_make_slot(variable, tf.fill(variable.shape, 0.0), 'momentum', self._name)
+
+
+def session_config(s):
     config = tf.ConfigProto(allow_soft_placement=True)
     config.gpu_options.allow_growth = True
+    if s.XLA:
+        config.graph_options.optimizer_options.global_jit_level = tf.OptimizerOptions.ON_1
+    if precision(s) == 'bfloat16':
+        config.graph_options.rewrite_options.auto_mixed_precision_onednn_bfloat16 = RewriterConfig.ON
     return config
+
+
+def keep_freed_memory():
+    """Has the process keep what it frees: on CPUs, giving memory back and fetching it anew takes up to a third of a step."""
+    try:
+        mallopt = ctypes.CDLL('libc.so.6').mallopt
+    except (OSError, AttributeError):  # another C library, with ways of its own
+        return
+    for option, value in ((-4, 0), (-1, -1)):  # M_MMAP_MAX: no block is mapped by itself; M_TRIM_THRESHOLD: none is trimmed
+        mallopt(option, value)
+
+
+def precision(s):
+    """What convolutions and products compute in: float16 on GPUs, bfloat16 on CPUs with units for it (TensorFlow 2 alone)."""
+    if not s.MIXED_PRECISION:
+        return 'float32'
+    if num_gpus():
+        return 'float16'
+    try:
+        with open('/proc/cpuinfo') as file:
+            units = {'avx512_bf16', 'amx_bf16'} & set(file.read().split())
+    except OSError:
+        units = set()
+    return 'bfloat16' if units and hasattr(RewriterConfig(), 'auto_mixed_precision_onednn_bfloat16') else 'float32'
 
 
 def num_gpus():

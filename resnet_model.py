@@ -61,7 +61,8 @@ def resnet(images, depth, num_classes, training, batch_norm_decay, data_format='
     features = tf.reduce_mean(x, [2, 3] if data_format == 'channels_first' else [1, 2])  # [batch, 512, 2048 or 64]
     with tf.variable_scope('dense'):
         kernel = tf.get_variable('kernel', [features.shape.as_list()[1], num_classes], use_resource=True)
-        bias = tf.get_variable('bias', [num_classes], initializer=tf.zeros_initializer(), use_resource=True)
+        # Not zeros_initializer: of few numbers it makes another graph than of many.
+        bias = tf.get_variable('bias', initializer=tf.fill([num_classes], 0.0), use_resource=True)
     return features, tf.matmul(features, kernel) + bias
 
 

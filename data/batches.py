@@ -109,7 +109,7 @@ def augmented(image, draw, s):
 
     if not s.PADDING:
         return _normalised(_crop(image, side, corner, mirrored, s), s)
-    pixels, shape = image(lambda shape: tf.concat([[0, 0], shape], 0))  # small images, as CIFAR's
+    pixels, shape = image(lambda shape: (tf.concat([[0, 0], shape], 0), shape))  # small images, as CIFAR's
     pixels = tf.image.resize_bilinear(pixels[None], shape * side // tf.reduce_min(shape))[0]
     pixels = tf.pad(pixels, [[s.PADDING, s.PADDING], [s.PADDING, s.PADDING], [0, 0]])
     pixels = tf.slice(pixels, tf.concat([corner(tf.shape(pixels)[:2] - s.IMAGE_SIZE), [0]], 0), [s.IMAGE_SIZE, s.IMAGE_SIZE, 3])
@@ -126,25 +126,24 @@ def of_file(path, window):
 
     Args:
         path: string tensor. window: function from the image's height and width, an int32 tensor [2], to the rectangle's first row
-            and column, height and width, an int32 tensor [4].
+            and column, height and width, an int32 tensor [4], and to whatever else depends on the shape.
 
     Returns:
-        pixels: uint8 tensor [rows, columns, 3]. shape: int32 tensor [2], height and width of the whole image.
+        pixels: uint8 tensor [rows, columns, 3]. The second result of window.
     """
     contents = tf.read_file(path)
 
     def of_jpeg():
-        shape = tf.image.extract_jpeg_shape(contents)[:2]
-        return tf.image.decode_and_crop_jpeg(contents, window(shape), channels=3), shape
+        rectangle, more = window(tf.image.extract_jpeg_shape(contents)[:2])
+        return tf.image.decode_and_crop_jpeg(contents, rectangle, channels=3), more
 
     return tf.cond(tf.image.is_jpeg(contents), of_jpeg, lambda: of_pixels(_decoded(contents), window))
 
 
 def of_pixels(pixels, window):
     """The same of an image that is decoded already."""
-    shape = tf.shape(pixels)[:2]
-    rectangle = window(shape)
-    return tf.slice(pixels, tf.concat([rectangle[:2], [0]], 0), tf.concat([rectangle[2:], [3]], 0)), shape
+    rectangle, more = window(tf.shape(pixels)[:2])
+    return tf.slice(pixels, tf.concat([rectangle[:2], [0]], 0), tf.concat([rectangle[2:], [3]], 0)), more
 
 
 def _of_kept(kept, number, window):
@@ -168,26 +167,29 @@ def _crop(image, side, corner, mirrored, s):
         corner: function from the room, resized shape minus IMAGE_SIZE, to the crop's first row and column; int32 tensors [2].
         mirrored: bool tensor.
     """
-    def span(shape):
+    def window(shape):
         new = shape * side // tf.reduce_min(shape)
         scale = tf.cast(shape, tf.float64) / tf.cast(new, tf.float64)
         begin = tf.cast(corner(new - s.IMAGE_SIZE), tf.float64) * scale
         end = begin + (s.IMAGE_SIZE - 1) * scale
         # One pixel more on each side: chroma is interpolated, and at the border of what is decoded it would be made up.
         first = tf.maximum(tf.cast(begin, tf.int32) - 1, 0)
-        return begin, end, first, tf.minimum(tf.cast(end, tf.int32) + 3, shape) - first
+        count = tf.minimum(tf.cast(end, tf.int32) + 3, shape) - first
+        return tf.concat([first, count], 0), tf.stack([begin, end]) - tf.cast(first, tf.float64)
 
-    pixels, shape = image(lambda shape: tf.concat(span(shape)[2:], 0))
-    begin, end, first, count = span(shape)
-    begin, end = begin - tf.cast(first, tf.float64), end - tf.cast(first, tf.float64)
+    pixels, ends = image(window)  # ends: float64 [2, 2], where the crop's first and last row and column lie in the pixels
     # At the image's edges its outer rows and columns are doubled: nothing outside is asked for, and rounding does no harm.
-    edge = tf.reduce_any(tf.concat([begin < 0.5, end > tf.cast(count, tf.float64) - 1.5], 0))
-    pixels = tf.cond(edge, lambda: tf.pad(pixels, [[1, 1], [1, 1], [0, 0]], 'SYMMETRIC'), lambda: pixels)
-    begin, end = begin + tf.cast(edge, tf.float64), end + tf.cast(edge, tf.float64)
-    last = tf.cast(tf.shape(pixels)[:2] - 1, tf.float64)
-    (top, left), (bottom, right) = (tf.unstack(tf.cast(corner / last, tf.float32)) for corner in (begin, end))
-    box = tf.cond(mirrored, lambda: tf.stack([top, right, bottom, left]), lambda: tf.stack([top, left, bottom, right]))
-    return tf.image.crop_and_resize(pixels[None], box[None], [0], [s.IMAGE_SIZE, s.IMAGE_SIZE])[0]
+    edge = tf.reduce_any((ends < 0.5) | (ends > tf.cast(tf.shape(pixels)[:2], tf.float64) - 1.5))
+    pixels = tf.cond(edge, lambda: _doubled(_doubled(pixels, 0), 1), lambda: pixels)
+    ends = (ends + tf.cast(edge, tf.float64)) / tf.cast(tf.shape(pixels)[:2] - 1, tf.float64)
+    box = tf.reshape(tf.cast(ends, tf.float32), [1, 4])
+    box = tf.where(mirrored, tf.gather(box, [0, 3, 2, 1], axis=1), box)
+    return tf.image.crop_and_resize(pixels[None], box, [0], [s.IMAGE_SIZE, s.IMAGE_SIZE])[0]
+
+
+def _doubled(pixels, axis):
+    first, last = tf.split(tf.gather(pixels, [0, tf.shape(pixels)[axis] - 1], axis=axis), 2, axis)
+    return tf.concat([first, pixels, last], axis)  # ten times as fast as tf.pad's SYMMETRIC
 
 
 def _normalised(image, s):

@@ -1,4 +1,5 @@
-"""Settings: the constants of imagenet_main.py, the dataset's recipe and the command line's overrides, checked together."""
+"""Settings: the constants of imagenet_main.py, the dataset's recipe and the command line's overrides, checked together; and the
+schedule of steps and rates that follows from them."""
 import difflib
 import itertools
 import math
@@ -23,6 +24,7 @@ RULES = {
     'LOG_STEPS': _AT_LEAST_1,
     'PLAN_ONLY': _SWITCH,
     'DECODE_ALL': _SWITCH,
+    'XLA': _SWITCH,
     'KEEP_GB': (float, lambda v: v >= 0, 'a number, at least 0'),
     'LEAVE_OUT_BROKEN': _SWITCH,
     'CLASS_ORDER': _TEXT,
@@ -55,6 +57,7 @@ RULES = {
     'LEARNING_RATE': _POSITIVE,
     'WEIGHT_DECAY': (float, lambda v: v >= 0, 'a number, at least 0'),
     'BATCH_NORM_DECAY': _SHARE,
+    'MIXED_PRECISION': _SWITCH,
     'HEADLINE': (str, lambda v: v in ('top1', 'top5'), 'top1 or top5'),
 }
 
@@ -123,6 +126,21 @@ def increment_sizes(settings, num_classes):
     if len(later) == 1:
         later *= (num_classes - first) // later[0]
     return [first, *later]
+
+
+def num_steps(s, now):
+    """Batches run across the borders of epochs; the last one of an increment may be smaller."""
+    return -(-s.EPOCHS * now.train // s.BATCH_SIZE)
+
+
+def learning_rate(s, num_images, step):
+    """The rate of 0-based `step`: divided by ten for every boundary that lies before the step [C]."""
+    return s.LEARNING_RATE * 0.1 ** sum(step > boundary for boundary in lr_drops(s, num_images))
+
+
+def lr_drops(s, num_images):
+    """The boundaries in steps, int(N / batch * epoch) for each of LR_DROP_EPOCHS [C]; list of int."""
+    return [int(num_images / s.BATCH_SIZE * epoch) for epoch in s.LR_DROP_EPOCHS]
 
 
 def _parse(text, kind):

@@ -7,7 +7,7 @@ try:
 except ImportError:  # the method does without
     tqdm = None
 
-_DECIMALS = {'beta': 6, 'gamma': 6, 'lr': 6, 'images_per_sec': 1, 'hours': 2, 'hours_left': 2,
+_DECIMALS = {'beta': 6, 'gamma': 6, 'lr': 6, 'images_per_sec': 1, 'seconds': 1, 'hours': 2, 'hours_left': 2,
              'network_gb': 2, 'main_gb': 2, 'disk_gb': 2}  # 4 where not named
 
 

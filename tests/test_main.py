@@ -26,7 +26,7 @@ SCRIPT = os.path.abspath(imagenet_main.__file__)
 @pytest.mark.parametrize('rows', [published.IMAGENET100, published.IMAGENET1000])
 def test_published_steps(rows):
     s = types.SimpleNamespace(EPOCHS=100, BATCH_SIZE=256)
-    assert [imagenet_main.num_steps(s, types.SimpleNamespace(train=n)) for n in rows['train']] == rows['steps']
+    assert [imagenet_main.settings.num_steps(s, types.SimpleNamespace(train=n)) for n in rows['train']] == rows['steps']
 
 
 def test_learning_rate_drops_after_the_boundaries():
@@ -34,10 +34,10 @@ def test_learning_rate_drops_after_the_boundaries():
     s = types.SimpleNamespace(LEARNING_RATE=0.1, BATCH_SIZE=256, LR_DROP_EPOCHS=(30, 60, 80, 90))
     for step, rate in [(0, 0.1), (1500, 0.1), (1501, 0.01), (3000, 0.01), (3001, 0.001), (4000, 0.001), (4001, 1e-4),
                        (4500, 1e-4), (4501, 1e-5), (4999, 1e-5)]:
-        assert imagenet_main.learning_rate(s, 12800, step) == pytest.approx(rate)
+        assert imagenet_main.settings.learning_rate(s, 12800, step) == pytest.approx(rate)
     # 14,417 images: 56.32 batches an epoch, 30 epochs are 1689.49 of them.
-    assert imagenet_main.learning_rate(s, 14417, 1689) == pytest.approx(0.1)
-    assert imagenet_main.learning_rate(s, 14417, 1690) == pytest.approx(0.01)
+    assert imagenet_main.settings.learning_rate(s, 14417, 1689) == pytest.approx(0.1)
+    assert imagenet_main.settings.learning_rate(s, 14417, 1690) == pytest.approx(0.01)
 
 
 # ---- One increment's graph -------------------------------------------------------------------------------------------------
@@ -137,6 +137,71 @@ def test_two_steps_of_the_third_increment(scale, handful, tmp_path, monkeypatch)
             np.testing.assert_array_equal(after['resnet_old'][name], before['resnet_old'][name])
 
 
+@pytest.fixture(name='steps')
+def steps_(handful, tmp_path):
+    """A function: the losses of three steps of the second increment, and the types of the operations that were built."""
+    def run(*more):
+        s, faults = imagenet_main.settings.read(vars(imagenet_main), imagenet_main.RECIPES, arguments(handful, tmp_path, *more))
+        data, plan, _ = imagenet_main.protocol.read(s, faults, {})
+        train = np.concatenate(data.train)[:plan[1].train]
+        with tf.Graph().as_default() as graph:
+            model = imagenet_main.build(s, plan, plan[1], [bic_layer.IDENTITY])
+            with tf.Session(config=imagenet_main.session_config(s)) as session:
+                session.run(model.initializer, imagenet_main.first_weights(s, model, None))
+                session.run(model.train_batches.initializer, imagenet_main.training_feed(s, model, data, train))
+                losses = [session.run([model.losses['loss'], model.train_op], {model.rate: 0.01})[0] for _ in range(3)]
+        return s, losses, graph
+    return run
+
+
+def test_bfloat16(steps):
+    s, losses, _ = steps('--MIXED_PRECISION=True', *SIZE_33)
+    if imagenet_main.precision(s) == 'float32':
+        pytest.skip('a processor, or a TensorFlow, without bfloat16')
+    exact = steps(*SIZE_33)[1]
+    assert losses != exact
+    np.testing.assert_allclose(losses, exact, rtol=0.05)
+
+
+def test_float16_scales_the_loss_and_the_gradients_back(steps, monkeypatch):
+    """As on a GPU; the rewriting itself needs one, so that nothing but the scaling, by a power of two, is seen here."""
+    exact = steps(*SIZE_33)[1]
+    monkeypatch.setattr(imagenet_main, 'precision', lambda s: 'float16')
+    try:
+        _, losses, graph = steps(*SIZE_33)
+    finally:
+        tf.train.experimental.disable_mixed_precision_graph_rewrite()
+    assert 'IsFinite' in {op.type for op in graph.get_operations()}
+    np.testing.assert_allclose(losses, exact, rtol=1e-3)
+
+
+def test_the_graph_for_a_gpu(handful, tmp_path, monkeypatch):
+    """Built, not run: channels first in every layer, float16 with loss scaling, memory taken as it is needed, compiled."""
+    monkeypatch.setattr(imagenet_main, 'num_gpus', lambda: 1)
+    s, _ = imagenet_main.settings.read(vars(imagenet_main), imagenet_main.RECIPES,
+                                       arguments(handful, tmp_path, '--MIXED_PRECISION=True', '--XLA=True'))
+    plan = imagenet_main.protocol.read(s, {}, {})[1]
+    assert imagenet_main.precision(s) == 'float16'
+    config = imagenet_main.session_config(s)
+    assert config.gpu_options.allow_growth
+    assert config.graph_options.optimizer_options.global_jit_level == tf.OptimizerOptions.ON_1
+    try:
+        with tf.Graph().as_default() as graph:
+            imagenet_main.build(s, plan, plan[1], [bic_layer.IDENTITY])
+    finally:
+        tf.train.experimental.disable_mixed_precision_graph_rewrite()
+    operations = graph.get_operations()
+    formats = {op.get_attr('data_format') for op in operations
+               if op.type.startswith(('Conv2D', 'FusedBatchNorm', 'MaxPool'))}
+    assert formats == {b'NCHW'} and 'IsFinite' in {op.type for op in operations}
+
+
+def test_precision_without_units_for_it(handful, tmp_path):
+    s, _ = imagenet_main.settings.read(vars(imagenet_main), imagenet_main.RECIPES, arguments(handful, tmp_path))
+    assert imagenet_main.precision(s) == 'float32'
+    assert 'bfloat16' not in str(imagenet_main.session_config(s))
+
+
 def test_the_graph_does_not_grow_with_the_classes(handful, tmp_path):
     def operations(classes):
         s, _ = imagenet_main.settings.read(vars(imagenet_main), imagenet_main.RECIPES, [
@@ -148,7 +213,7 @@ def test_the_graph_does_not_grow_with_the_classes(handful, tmp_path):
             imagenet_main.build(s, plan, plan[1], [bic_layer.IDENTITY])
             return len(graph.get_operations())
 
-    assert operations(501) == operations(5000)   # below 1,000 TensorFlow writes zeros as one constant instead of a few operations
+    assert operations(5) == operations(5000)
 
 
 # ---- The whole run ---------------------------------------------------------------------------------------------------------
@@ -195,6 +260,8 @@ def test_sizes(run):
     assert [(row['train'], row['val'], row['test'], row['classes']) for row in run.rows] == [(25, 5, 15, 5), (30, 8, 24, 8)]
     assert [len(events(run.text, 'train')), len(events(run.text, 'bias'))] == [8 + 9, 1]
     assert [int(event['images']) for event in events(run.text, 'eval')] == [15, 15, 8, 8, 24, 24]
+    # 22 / 8 = 2.75: min(3 - 1, 2 - 1) = 1 would be kept of each class for a third increment.
+    assert [(event['candidates'], event['exemplars']) for event in events(run.text, 'memory')] == [('25', '15'), ('30', '8')]
 
 
 def test_each_image_is_used_as_the_method_says(run):
@@ -297,7 +364,7 @@ def test_student_and_old_network_start_from_the_previous_network(run, handful):
 
 
 def without_times(text):
-    return re.sub(r'(images_per_sec|input_wait|hours_left|hours)=\S+|_DIR=.*', '', text)
+    return re.sub(r'(images_per_sec|input_wait|seconds|hours_left|hours)=\S+|_DIR=.*', '', text)
 
 
 def test_a_second_run_gives_the_same_and_another_seed_does_not(run, handful, tmp_path):

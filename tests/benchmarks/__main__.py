@@ -1,0 +1,175 @@
+"""What is timed, not asserted: ratios from interleaved runs, on the machine that it runs on.
+
+    python tests/benchmarks IMAGES
+
+IMAGES is a folder of JPEG files, best as large as ImageNet's. Takes some minutes; nothing else should run meanwhile.
+"""
+import glob
+import os
+import resource
+import sys
+import time
+import types
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.dirname(os.path.dirname(HERE)), os.path.dirname(HERE)]
+
+import imagenet_main as main  # first: it sets TensorFlow's environment
+import numpy as np
+import tensorflow.compat.v1 as tf
+from test_batches import plain
+from test_exemplar import literal_herding
+
+import bic_layer
+import exemplar
+from data import batches
+
+BATCH = 32
+STEPS = 8  # at a time
+
+
+def settings(**values):
+    """Those of ImageNet-100 in batches of 32."""
+    return types.SimpleNamespace(**dict(vars(main.settings.read(
+        vars(main), main.RECIPES, ['--DATASET=imagenet100', '--BATCH_SIZE=%d' % BATCH])[0]), **values))
+
+
+def interleaved(rounds, *functions):
+    """Wall seconds and processor seconds of each function, in turn; float [rounds + 1, functions, 2], the first not counted."""
+    taken = []
+    for _ in range(rounds + 1):
+        taken.append([])
+        for function in functions:
+            before, began = resource.getrusage(resource.RUSAGE_SELF), time.time()
+            function()
+            after = resource.getrusage(resource.RUSAGE_SELF)
+            taken[-1].append((time.time() - began, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime))
+    return np.array(taken[1:])
+
+
+def report(what, ratios):
+    print('| %s | %.2f | %.2f .. %.2f |' % (what, np.median(ratios), np.min(ratios), np.max(ratios)), flush=True)
+
+
+def increments(classes):
+    """Two of so many classes each."""
+    return [exemplar.Increment(0, 0, classes, 0, 1, 1, 10 ** 6, 1, 1),
+            exemplar.Increment(1, classes, 2 * classes, 1, 1, 1, 10 ** 6, 1, 1)]
+
+
+def trainer(s, paths=None, classes=10):
+    """A function that trains some steps, teacher included; on images, or on one batch that is there already."""
+    graph, plan = tf.Graph(), increments(classes)
+    with graph.as_default():
+        original = batches.training_batches
+        if paths is None:
+            pixels = np.random.RandomState(0).normal(0, 60, (BATCH, s.IMAGE_SIZE, s.IMAGE_SIZE, 3)).astype(np.float32)
+            batch = tf.constant(pixels), tf.range(BATCH) % (2 * classes)
+            batches.training_batches = lambda *_: tf.data.Dataset.from_tensors(batch).repeat()
+        model = main.build(s, plan, plan[1]._replace(train=len(paths) if paths is not None else 1), [bic_layer.IDENTITY])
+        batches.training_batches = original
+        session = tf.Session(graph=graph, config=main.session_config(s))
+        session.run(model.initializer, main.first_weights(s, model, None))
+    feed = {}
+    if paths is not None:
+        data = types.SimpleNamespace(paths=paths, labels=np.arange(len(paths)) % (2 * classes))
+        feed = main.training_feed(s, model, data, np.arange(len(paths)))
+
+    def train():
+        session.run(model.train_batches.initializer, feed)
+        for _ in range(STEPS):
+            session.run(model.train_op, {model.rate: 0.01})
+        if paths is not None:  # stops the reading ahead, which would burden what is measured next
+            session.run(model.train_batches.initializer, {**feed, model.paths: paths[:0], model.labels: []})
+    train.operations = len(graph.get_operations())
+    return train
+
+
+def reader(load, paths, draws):
+    """A function that reads all images, some of them at a time."""
+    graph = tf.Graph()
+    with graph.as_default():
+        dataset = tf.data.Dataset.from_tensor_slices((tf.constant(list(paths)), tf.constant(draws)))
+        iterator = tf.data.make_initializable_iterator(
+            dataset.map(load, tf.data.experimental.AUTOTUNE).batch(BATCH).prefetch(tf.data.experimental.AUTOTUNE))
+        batch = iterator.get_next()
+        session = tf.Session(graph=graph)
+
+    def read():
+        session.run(iterator.initializer)
+        for _ in range(0, len(paths), BATCH):
+            session.run(batch.op)
+    return read
+
+
+def input_pipeline(paths):
+    s, random = settings(), np.random.RandomState(0)
+    paths = np.tile(paths, -(-640 // len(paths)))
+    draws = np.column_stack([random.randint(256, 513, len(paths)), random.random_sample((len(paths), 3))])
+    ours = reader(lambda path, draw: batches.augmented(lambda window: batches.of_file(path, window), draw, s), paths, draws)
+    taken = interleaved(7, reader(lambda path, draw: plain(path, draw, s), paths, draws), ours)[:, :, 1]
+    report('Input: images per processor second, ours / all of the image decoded and resized', taken[:, 0] / taken[:, 1])
+    return np.median(taken[:, 1]) / len(paths) * BATCH
+
+
+def training(paths, seconds_per_batch):
+    s = settings(KEEP_GB=0.0)
+    taken = interleaved(5, trainer(s, np.tile(paths, 20)), trainer(s))[:, :, 0] / STEPS
+    report('Training step at 224 px: with reading its images / from one batch that is there', taken[:, 0] / taken[:, 1])
+    processors = len(os.sched_getaffinity(0))
+    report('What the step loses by reading / processor time of reading a batch, shared by %d processors' % processors,
+           (taken[:, 0] - taken[:, 1]) / (seconds_per_batch / processors))
+
+
+def precision():
+    for name, size, depth in (('ResNet-18 at 224 px', 224, 18), ('ResNet-18 at 32 px', 32, 18), ('ResNet-32 at 32 px', 32, 32)):
+        made = [settings(MIXED_PRECISION=mixed, IMAGE_SIZE=size, RESNET_DEPTH=depth) for mixed in (False, True)]
+        taken = interleaved(7, *map(trainer, made))[:, :, 0]
+        report('%s, training step: float32 / %s' % (name, main.precision(made[1])), taken[:, 0] / taken[:, 1])
+
+
+def bias_correction(paths):
+    """200 epochs of SGD through the network, one epoch measured, against the fit on logits that are there."""
+    s = settings()
+    plan, random = increments(10), np.random.RandomState(0)
+    labels = np.arange(400) % 20
+    logits = random.normal(size=(400, 20)) + 2 * np.eye(20)[labels] + np.repeat([0, 1], 10)
+    with tf.Graph().as_default(), tf.Session() as session:
+        model = main.build(s, plan, plan[1], [bic_layer.IDENTITY])
+        session.run(model.initializer)
+        data = types.SimpleNamespace(paths=np.tile(paths, 400)[:400], labels=labels)
+        taken = interleaved(2, lambda: list(main.evaluate(s, session, model, plan[1], data, np.arange(400))),
+                            lambda: bic_layer.fit_bias(logits, labels, 10, s.BETA_MIN, s.BETA_MAX, s.GAMMA_PENALTY))[:, :, 0]
+    report('Stage 2 on 400 images: 200 epochs through the network / one pass and the exact fit',
+           200 * taken[:, 0] / (taken[:, 0] + taken[:, 1]))
+
+
+def herding():
+    features = np.random.RandomState(0).gamma(1.0, size=(1280, 512)).astype(np.float32)
+    picks = []
+    taken = interleaved(1, lambda: picks.append(list(literal_herding(features, 180))),
+                        lambda: picks.append(list(exemplar.herding(features, 180))))[:, :, 1]
+    assert all(pick == picks[0] for pick in picks)
+    report('Herding, 180 of 1,280 images x 512 features: literal loop / ours', taken[:, 0] / taken[:, 1])
+
+
+def classes():
+    s = settings(IMAGE_SIZE=64)
+    few, many = trainer(s, classes=5), trainer(s, classes=5000)
+    report('Operations in the graph, 10,000 classes / 10', [many.operations / few.operations])
+    taken = interleaved(7, many, few)[:, :, 0]
+    report('ResNet-18 at 64 px, training step: 10,000 classes / 10', taken[:, 0] / taken[:, 1])
+
+
+if __name__ == '__main__':
+    main.keep_freed_memory()
+    if len(sys.argv) != 2 or not os.path.isdir(sys.argv[1]):
+        sys.exit(__doc__)
+    files = np.array([os.fsencode(path) for path in sorted(glob.glob(os.path.join(sys.argv[1], '*.[jJ][pP]*[gG]')))], object)
+    print('| Ratio, TensorFlow %s | median | range |\n|---|---:|---:|' % tf.__version__)
+    reading = input_pipeline(files)
+    training(files, reading)
+    precision()
+    bias_correction(files)
+    herding()
+    classes()
