@@ -38,7 +38,7 @@ LOG_DIR = 'logs'             # the log goes to LOG_DIR/log-DATASET-<date>-<time>
 LOG_STEPS = 50               # training steps between two [train] lines
 PLAN_ONLY = False            # True: print what the run is going to do and what is wrong with the data, then end
 DECODE_ALL = False           # before the run, decode every image; False: only those whose first and last bytes look damaged
-KEEP_GB = 2.0                # training images kept decoded in main memory, exemplars first, in 10^9 bytes
+KEEP_GB = 2.0                # training images kept decoded in main memory, exemplars first, up to so many 10^9 bytes
 XLA = False                  # True: compile the graph for the GPU; on a CPU with TF_XLA_FLAGS=--tf_xla_cpu_global_jit as well
 LEAVE_OUT_BROKEN = False     # do without images that cannot be decoded; False: refuse to start
 
@@ -476,7 +476,7 @@ def keep_freed_memory():
 
 
 def precision(s):
-    """What convolutions and products compute in: float16 on GPUs, bfloat16 on CPUs with units for it (TensorFlow 2 alone)."""
+    """What convolutions and products compute in: float16 on GPUs from Volta on, bfloat16 on CPUs made for it (TensorFlow 2)."""
     if not s.MIXED_PRECISION:
         return 'float32'
     if num_gpus():

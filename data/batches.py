@@ -3,8 +3,8 @@
 All randomness is drawn in NumPy as a function of (seed, increment, epoch) and travels beside each image's number, so that
 order and augmentation depend on neither TensorFlow's version, nor the threads, nor where a run was resumed.
 
-Of a JPEG only the rectangle is decoded that the crop needs, and only the crop is resized: the same pixels as from the whole
-image, for a little more than half the work.
+Of a JPEG only the rectangle is decoded that the crop needs (all of it where there is PADDING), and only the crop is resized: but
+for rounding, the same pixels as from the whole image, for a little more than half the work.
 """
 import collections
 
@@ -24,28 +24,28 @@ def keep(paths, gigabytes):
     """Decodes images for good, from the first on, while there is room.
 
     Args:
-        paths: object array [images] of bytes. gigabytes: float, the room in main memory, in 10^9 bytes.
+        paths: object array [images] of bytes. gigabytes: float, the room in main memory, in 10^9 bytes; for a moment twice that.
 
     Returns:
         Kept, of arrays.
     """
-    pixels, shapes = bytearray(), []
+    pixels, shapes, room = [], [], 1e9 * gigabytes
     # Not on a GPU: the first session of a process decides how all of them take its memory.
     with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count={'GPU': 0})) as session:
         names, threads = tf.placeholder(tf.string, [None]), tf.data.experimental.AUTOTUNE
         images = tf.data.Dataset.from_tensor_slices(names).map(lambda path: _decoded(tf.read_file(path)), threads)
-        iterator = tf.data.make_initializable_iterator(images.prefetch(64))
+        iterator = tf.data.make_initializable_iterator(images.prefetch(2))
         image = iterator.get_next()
         session.run(iterator.initializer, {names: paths})
-        while gigabytes > 0 and len(shapes) < len(paths):
+        while room > 0 and len(pixels) < len(paths):
             value = session.run(image)
-            if len(pixels) + value.nbytes > 1e9 * gigabytes:
-                break
-            pixels += value.tobytes()
-            shapes.append(value.shape)
+            room -= value.nbytes
+            if room >= 0:
+                pixels.append(value.ravel())
+                shapes.append(value.shape)
     shapes = np.array(shapes, np.int64).reshape(-1, 3)
     sizes = shapes.prod(axis=1)
-    return Kept(np.frombuffer(pixels, np.uint8), np.cumsum(sizes) - sizes, shapes)
+    return Kept(np.concatenate(pixels + [np.zeros(0, np.uint8)]), np.cumsum(sizes) - sizes, shapes)
 
 
 def epochs(count, increment, s):
@@ -83,7 +83,9 @@ def training_batches(paths, labels, kept, count, increment, s):
         return augmented(image, draw, s), labels[number]
 
     dataset = tf.data.Dataset.from_generator(lambda: epochs(count, increment, s), (tf.int64, tf.float64), ([None], [None, 4]))
-    return _batched(dataset.flat_map(lambda *epoch: tf.data.Dataset.from_tensor_slices(epoch)), load, s)
+    options = tf.data.Options()
+    options.experimental_optimization.apply_default_optimizations = False  # they would copy what is kept into the graph
+    return _batched(dataset.flat_map(lambda *epoch: tf.data.Dataset.from_tensor_slices(epoch)), load, s).with_options(options)
 
 
 def evaluation_batches(paths, labels, s):

@@ -136,10 +136,13 @@ def estimate(s, data, plan, done):
 
     Returns:
         dict of network_gb: network, old network, gradients and what one training batch keeps, on the GPU or, without one, in main
-        memory; main_gb: TensorFlow itself and the lists; disk_gb: the networks that are written. All in 10^9 bytes.
+        memory; main_gb: TensorFlow itself, the lists, and the logits that stage 2 is fitted on; disk_gb: the networks that are
+        written. All in 10^9 bytes.
     """
     variables, activations = resnet_model.size(s.RESNET_DEPTH, len(data.names), s.IMAGE_SIZE)
-    return dict(network_gb=4e-9 * (5 * variables + 1.5 * s.BATCH_SIZE * activations), main_gb=0.8 + 6e-7 * len(data.paths),
+    logits = max(now.val * now.num_seen for now in plan[done:])
+    return dict(network_gb=4e-9 * (5 * variables + 1.5 * s.BATCH_SIZE * activations),
+                main_gb=0.8 + 6e-7 * len(data.paths) + 1.2e-8 * logits,
                 disk_gb=4e-9 * variables * len(plan[done:]))
 
 

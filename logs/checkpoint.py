@@ -102,10 +102,12 @@ def lock(folder):
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             file.seek(0)
             raise Fault('%s: another run is writing there (%s); wait for its end, or choose another MODEL_DIR'
                         % (folder, file.read().strip()))
+        except OSError as error:
+            raise Fault('%s: cannot be locked (%s); choose another MODEL_DIR' % (folder, error.strerror))
         file.truncate(0)
         file.write('process %d on %s' % (os.getpid(), platform.node()))
         file.flush()

@@ -364,7 +364,7 @@ def test_student_and_old_network_start_from_the_previous_network(run, handful):
 
 
 def without_times(text):
-    return re.sub(r'(images_per_sec|input_wait|seconds|hours_left|hours)=\S+|_DIR=.*', '', text)
+    return re.sub(r'(git|images_per_sec|input_wait|seconds|hours_left|hours)=\S+|_DIR=.*', '', text)
 
 
 def test_a_second_run_gives_the_same_and_another_seed_does_not(run, handful, tmp_path):
