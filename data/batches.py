@@ -20,6 +20,11 @@ pixels: uint8 [bytes], image after image. offsets: int64 [images], where each be
 """
 
 
+def host_session():
+    """A session that leaves GPUs alone: the first one of a process decides how all of them take a GPU's memory."""
+    return tf.Session(config=tf.ConfigProto(device_count={'GPU': 0}))
+
+
 def keep(paths, gigabytes):
     """Decodes images for good, from the first on, while there is room.
 
@@ -30,8 +35,7 @@ def keep(paths, gigabytes):
         Kept, of arrays.
     """
     pixels, shapes, room = [], [], 1e9 * gigabytes
-    # Not on a GPU: the first session of a process decides how all of them take its memory.
-    with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count={'GPU': 0})) as session:
+    with tf.Graph().as_default(), host_session() as session:
         names, threads = tf.placeholder(tf.string, [None]), tf.data.experimental.AUTOTUNE
         images = tf.data.Dataset.from_tensor_slices(names).map(lambda path: _decoded(tf.read_file(path)), threads)
         iterator = tf.data.make_initializable_iterator(images.prefetch(2))

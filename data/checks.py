@@ -4,6 +4,8 @@ import os
 
 import tensorflow.compat.v1 as tf
 
+from data import batches
+
 _TAIL = 1024           # bytes at a file's end in which its closing mark must stand
 _THREADS = 16          # opening files is waiting, above all on network file systems
 
@@ -24,8 +26,7 @@ def unreadable(paths, decode_all):
         reasons = dict(zip(paths, pool.imap(_suspicion, paths, 256)))
     suspects = [path for path in paths if decode_all or reasons[path]]
     broken = {}
-    # Not on a GPU: the first session of a process decides how all of them take its memory.
-    with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count={'GPU': 0})) as session:
+    with tf.Graph().as_default(), batches.host_session() as session:
         path = tf.placeholder(tf.string, [])
         decode = session.make_callable(tf.image.decode_image(tf.read_file(path), 3, expand_animations=False).op, [path])
         for suspect in suspects:

@@ -4,7 +4,7 @@ import shutil
 
 import tensorflow.compat.v1 as tf
 
-from data import Fault
+from data import Fault, batches
 
 
 def write(folder, images):
@@ -30,8 +30,7 @@ def write(folder, images):
 
 def _write(folder, images):
     lines = {'train': [], 'val': []}
-    # Not on a GPU: the first session of a process decides how all of them take its memory.
-    with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count={'GPU': 0})) as session:
+    with tf.Graph().as_default(), batches.host_session() as session:
         pixels = tf.placeholder(tf.uint8, [None, None, None])
         encode = session.make_callable(tf.image.encode_png(pixels), [pixels])
         for number, (part, label, name, image) in enumerate(images):

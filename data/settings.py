@@ -204,7 +204,7 @@ def changes(s, stored, where):
     """
     return {name: '%s=%s: %s has %s from an earlier part of this run; another MODEL_DIR begins a new one'
                   % (name, getattr(s, name), where, stored.get(name))
-            for name in RULES if name not in FREE and fixed(s)[name] != stored.get(name)}
+            for name, value in fixed(s).items() if value != stored.get(name)}
 
 
 def fixed(s):

@@ -224,6 +224,11 @@ def run_main(handful, folder, *more):
         return rows, file.read()
 
 
+def stored(folder, *names):
+    with np.load(os.path.join(str(folder), 'model', 'digits', *names)) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
 def events(text, tag):
     return [dict(pair.split('=', 1) for pair in line.split()[1:]) for line in text.split('\n') if line.startswith('[%s]' % tag)]
 
@@ -283,8 +288,7 @@ def test_memory_is_herded_with_the_trained_network(run, handful):
     """Features anew from the stored network, one image at a time, and the literal loop of test_exemplar.py."""
     (data, kept), _ = run.calls['update_memory']
     s, _ = imagenet_main.settings.read(vars(imagenet_main), imagenet_main.RECIPES, arguments(handful, run.folder))
-    with np.load(os.path.join(run.folder, 'model', 'digits', 'increment-0', 'network.npz')) as archive:
-        weights = {name: archive[name] for name in archive.files}
+    weights = stored(run.folder, 'increment-0', 'network.npz')
     assert all(np.abs(weights[name]).max() > 0 for name in weights if name.endswith('moving_mean'))   # they were updated
     with tf.Graph().as_default(), tf.Session() as session:
         image = tf.placeholder(tf.string, [])
@@ -352,8 +356,7 @@ def test_checkpoints(run):
 def test_student_and_old_network_start_from_the_previous_network(run, handful):
     s, faults = imagenet_main.settings.read(vars(imagenet_main), imagenet_main.RECIPES, arguments(handful, run.folder))
     data, plan, missing = imagenet_main.protocol.read(s, faults, {})
-    with np.load('%s/model/digits/increment-0/network.npz' % run.folder) as archive:
-        weights = {name: archive[name] for name in archive.files}
+    weights = stored(run.folder, 'increment-0', 'network.npz')
     with tf.Graph().as_default(), tf.Session() as session:
         model = imagenet_main.build(s, plan, plan[1], [bic_layer.IDENTITY])
         session.run(model.initializer, imagenet_main.first_weights(s, model, weights))
@@ -424,11 +427,6 @@ def test_class_folders(class_folders, tmp_path):
     assert sorted(line.split(' name=')[1] for line in lines) == sorted(names)
     top1 = [float(re.search(r'top1=(\S+)', line).group(1)) for line in lines]
     assert np.mean(top1) == pytest.approx(rows[-1]['top1'], abs=1e-4)
-
-
-def stored(folder, *names):
-    with np.load(os.path.join(str(folder), 'model', 'digits', *names)) as archive:
-        return {name: archive[name] for name in archive.files}
 
 
 def test_a_finished_run_goes_on_with_new_class_folders(class_folders, tmp_path, monkeypatch, capsys):
