@@ -138,18 +138,23 @@ def of_file(path, window):
         pixels: uint8 tensor [rows, columns, 3]. The second result of window.
     """
     contents = tf.read_file(path)
-
-    def of_jpeg():
-        rectangle, more = window(tf.image.extract_jpeg_shape(contents)[:2])
-        return tf.image.decode_and_crop_jpeg(contents, rectangle, channels=3), more
-
-    return tf.cond(tf.image.is_jpeg(contents), of_jpeg, lambda: of_pixels(_decoded(contents), window))
+    is_jpeg = tf.image.is_jpeg(contents)
+    # The header of a JPEG tells its shape; of another image the pixels must.
+    pixels = tf.cond(is_jpeg, lambda: tf.zeros([0, 0, 3], tf.uint8), lambda: _decoded(contents))
+    shape = tf.cond(is_jpeg, lambda: tf.image.extract_jpeg_shape(contents), lambda: tf.shape(pixels))
+    rectangle, more = window(shape[:2])
+    return tf.cond(is_jpeg, lambda: tf.image.decode_and_crop_jpeg(contents, rectangle, channels=3),
+                   lambda: _sliced(pixels, rectangle)), more
 
 
 def of_pixels(pixels, window):
     """The same of an image that is decoded already."""
     rectangle, more = window(tf.shape(pixels)[:2])
-    return tf.slice(pixels, tf.concat([rectangle[:2], [0]], 0), tf.concat([rectangle[2:], [3]], 0)), more
+    return _sliced(pixels, rectangle), more
+
+
+def _sliced(pixels, rectangle):
+    return tf.slice(pixels, tf.concat([rectangle[:2], [0]], 0), tf.concat([rectangle[2:], [3]], 0))
 
 
 def _of_kept(kept, number, window):
