@@ -66,6 +66,14 @@ def l2_loss(variables):
     return tf.add_n([tf.nn.l2_loss(v) for v in variables if not v.op.name.split('/')[-2].startswith('bn')])
 
 
+class Momentum(tf.train.MomentumOptimizer):
+    """TensorFlow's, whose slots of few numbers are made by as many operations as large ones: the graph does not know its size."""
+
+    def _create_slots(self, var_list):
+        for variable in var_list:
+            self._get_or_make_slot(variable, tf.fill(variable.shape, 0.0), 'momentum', self._name)
+
+
 def corrected_logits(logits, num_old, beta, gamma):
     """Equation 4: logits of classes num_old.. become beta * o + gamma, those of older classes stay.
 

@@ -9,8 +9,6 @@ import ctypes
 import itertools
 import multiprocessing
 import os
-import platform
-import subprocess
 import sys
 import time
 import types
@@ -21,14 +19,15 @@ os.environ.setdefault('TF_ENABLE_WINOGRAD_NONFUSED', '1')  # cuDNN's faster 3x3 
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')  # TensorFlow 2 has it off on processors without AVX-512: 3.6 times slower
 
 import numpy as np
+import tensorflow
 import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 import bic_layer
 import exemplar
 import resnet_model
-from data import Fault, batches, prepare_cifar100, prepare_digits, protocol, settings
-from logs import checkpoint, log, results
+from data import Fault, batches, checks, prepare_cifar100, prepare_digits, protocol, settings
+from logs import checkpoint, log, results, stop
 
 # ---- The run -----------------------------------------------------------------------------------------------------------
 DATASET = 'digits'           # which of the RECIPES below
@@ -36,6 +35,10 @@ SEED = 1                     # weights, shuffling, augmentation; 0 .. 2**32 - 1
 MODEL_DIR = 'model'          # checkpoints go to MODEL_DIR/DATASET/
 LOG_DIR = 'logs'             # the log goes to LOG_DIR/log-DATASET-<date>-<time> as well as to standard output
 LOG_STEPS = 50               # training steps between two [train] lines
+CHECKPOINT_EPOCHS = 0        # what is needed to go on is saved after every so many epochs (0: not by epochs), after so many
+CHECKPOINT_MINUTES = 30.0    # minutes, and after each stage
+FIRST_INCREMENT_FROM = ''    # MODEL_DIR of a run with the same settings, whose first network is taken instead of training it
+DETERMINISTIC = False        # True: TensorFlow 2 takes the kernels that give the same bits again on GPUs, too; slower there
 PLAN_ONLY = False            # True: print what the run is going to do and what is wrong with the data, then end
 DECODE_ALL = False           # before the run, decode every image; False: only those whose first and last bytes look damaged
 KEEP_GB = 2.0                # training images kept decoded in main memory, exemplars first, up to so many 10^9 bytes
@@ -156,62 +159,83 @@ def main(arguments):
         list of dict, one per increment: the rows of the closing table.
 
     Raises:
-        Fault: what the user must mend; found before any training, but for a loss that is not finite and a full disk.
+        Fault: what the user must mend; found before any training where it can be. Stopped: by Ctrl-C or SIGTERM.
     """
     tf.get_logger().setLevel('ERROR')
     if not num_gpus():
         keep_freed_memory()
     s, faults = settings.read(globals(), RECIPES, arguments)
     folder = '%s/%s' % (s.MODEL_DIR, s.DATASET)
-    weights, state = (None, checkpoint.NOTHING) if faults else checkpoint.load(folder)
-    if state['results']:
-        faults = settings.changes(s, state['settings'], checkpoint.where(folder))
+    arrays, state, resumed, damaged = (None, checkpoint.NOTHING, None, []) if faults else checkpoint.load(folder)
+    if resumed:
+        faults = settings.changes(s, state['settings'], resumed)
     data, plan, missing = protocol.read(s, faults, PREPARED, state)
+    data.left_out += damaged
     finished = len(state['results']) == len(plan)
     if finished:
         print('%s: this run is finished, and %s has no other classes than its %d; another MODEL_DIR begins a new run\n%s'
               % (folder, s.DATA_DIR, len(data.names), log.table(state['results'])))
     elif s.PLAN_ONLY:
-        open_log(s, data, plan, len(state['results']))
+        log.begin(s, data, plan, state, resumed, **machine(s))
     if missing:
         raise Fault('\n'.join(missing))
     if finished or s.PLAN_ONLY:
         return state['results']
-    with checkpoint.lock(folder):
-        return learn(s, data, plan, weights, state)
+    if s.FIRST_INCREMENT_FROM and not resumed:
+        arrays, state = protocol.first_increment(s, data, plan)
+    if s.DETERMINISTIC:
+        tensorflow.config.experimental.enable_op_determinism()
+    try:
+        with checkpoint.lock(folder), stop.watched():
+            return learn(s, data, plan, arrays, state, resumed)
+    except checks.BrokenImages:
+        if not s.LEAVE_OUT_BROKEN:
+            raise
+    return main(arguments)  # goes on from the last checkpoint without them, and names them
 
 
-def learn(s, data, plan, weights, state):
-    """The increments that are not done yet, in the order of the method.
+def learn(s, data, plan, arrays, state, resumed):
+    """What is not done yet of the increments, in the order of the method.
 
     Args:
-        s: settings. data, plan: from `protocol.read`. weights, state: from `checkpoint.load`.
+        s: settings. data, plan: from `protocol.read`. arrays, state, resumed: from `checkpoint.load`.
 
     Returns:
         list of dict, the rows of the closing table.
     """
-    write = open_log(s, data, plan, len(state['results']))
-    started = time.time() - 3600 * state['hours']
+    write = log.begin(s, data, plan, state, resumed, **machine(s))
+    began, hours_before, steps_done = time.time(), state['hours'], 0
     # By increment: the fits of the correction, rows of the closing table, top-1 on the classes of each increment.
     fits, rows, matrix = [bic_layer.Fit(*fit) for fit in state['fits']], list(state['results']), list(state['matrix'])
     exemplars = data.train[:plan[len(rows)].num_old]  # by label: training images of an old class, in order of choice
-    if rows:
-        weights = resnet_model.grown(weights, len(data.names), s.SEED)  # dict from name to array: the previous network's
-    state = dict(settings=settings.fixed(s), sizes=[now.num_seen - now.num_old for now in plan],
-                 classes=protocol.known_classes(s, data))
+    weights = checkpoint.network(arrays, state['step'])  # the previous network's, dict from name to array, or None
+    weights = weights and resnet_model.grown(weights, len(data.names), s.SEED)
+    # The increment that an earlier part of the run was in, unless there are more classes now.
+    within = state if state['step'] and len(arrays['resnet/dense/bias']) == len(data.names) else checkpoint.NOTHING
+    state = dict(state, settings=settings.fixed(s), sizes=[now.num_seen - now.num_old for now in plan],
+                 classes=protocol.known_classes(s, data, state), fits=fits, results=rows, matrix=matrix)
+
+    def save(values, step, sums):
+        state.update(exemplars=[protocol.relative(s, data, images) for images in exemplars], step=step, sums=sums,
+                     hours=hours_before + (time.time() - began) / 3600)
+        write('save', increment=now.increment, dir=checkpoint.save('%s/%s' % (s.MODEL_DIR, s.DATASET), values, state))
 
     for now in plan[len(rows):]:
         k, num_old, num_seen = now.increment, now.num_old, now.num_seen
         train = np.concatenate(exemplars + data.train[num_old:num_seen])                # [now.train]
         val = np.concatenate([held[:now.validation] for held in data.held[:num_seen]])  # [now.val]
         test = np.concatenate(data.test[:num_seen])                                     # [now.test]
+        state['trained'] = protocol.digest(s, data, train)
+        if within['trained'] != state['trained']:  # the training set is another one: from the increment's beginning
+            within = checkpoint.NOTHING
         with tf.Graph().as_default():
-            model = build(s, plan, now, fits)
+            model = build(s, plan, now, fits, within['step'])
             tf.get_default_graph().finalize()
             with tf.Session(config=session_config(s)) as session:
                 # Stage 1: the classifier, from the previous increment's weights, distilled from the stored network.
-                session.run(model.initializer, first_weights(s, model, weights))
-                train_classifier(s, session, model, plan, now, data, train, write)
+                session.run(model.initializer, {model.variables[name].initial_value: value for name, value in arrays.items()}
+                            if within['step'] else first_weights(s, model, weights))
+                train_classifier(s, session, model, plan, now, data, train, within, write, save)
 
                 # Stage 2: the bias correction, on logits of the network, which is frozen now.
                 if k == 0:
@@ -234,67 +258,30 @@ def learn(s, data, plan, weights, state):
                          top5_before=accuracy['off'][1], top5=accuracy['on'][1], beta=fits[k].beta, gamma=fits[k].gamma,
                          train=len(train), val=len(val), test=len(test)))
         matrix.append(by_increment['on'])
-        hours = (time.time() - started) / 3600
-        checkpoint.save('%s/%s' % (s.MODEL_DIR, s.DATASET), weights, dict(
-            state, exemplars=[protocol.relative(s, data, images) for images in exemplars], fits=fits, results=rows,
-            matrix=matrix, hours=hours))
-        results.close(s, write, rows, matrix, hours)
-    for label, top1 in enumerate(by_class):
-        write.text('[class]   label=%d images=%d top1=%.4f name=%s' % (label, len(data.test[label]), top1, data.names[label]))
-    write.text(log.table(rows))
-    write.close()
+        save(weights, 0, [])
+        steps_done += settings.num_steps(s, now) - within['step']
+        within = checkpoint.NOTHING
+        left = sum(settings.num_steps(s, later) for later in plan[k + 1:]) / steps_done if steps_done else float('nan')
+        results.close(s, write, rows, matrix, state['hours'], (time.time() - began) / 3600 * left)
+    results.finish(write, data, rows, by_class)
     return rows
 
 
-# ---- Before the first increment ------------------------------------------------------------------------------------------
-def open_log(s, data, plan, done):
-    """Opens the run's log, none for a plan alone, and writes what the run is going to do after the increments that are done."""
-    try:
-        if not s.PLAN_ONLY:
-            os.makedirs(s.LOG_DIR, exist_ok=True)
-        name = 'log-%s-%s' % (s.DATASET, time.strftime('%Y%m%d-%H%M%S'))
-        write = log.Log(None if s.PLAN_ONLY else os.path.join(s.LOG_DIR, name))
-    except OSError as error:
-        raise Fault('%s: cannot be made (%s)' % (error.filename, error.strerror))
-    try:
-        commit = subprocess.check_output(['git', 'describe', '--always', '--dirty'], stderr=subprocess.DEVNULL,
-                                         cwd=os.path.dirname(os.path.abspath(__file__))).decode().strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = 'unknown'
-    write('env', git=commit, python=platform.python_version(), tensorflow=tf.__version__, numpy=np.__version__,
-          device='gpu:%d' % num_gpus() if num_gpus() else 'cpu:%d' % multiprocessing.cpu_count(), precision=precision(s),
-          host=platform.node())
-    for name, value in sorted(vars(s).items()):
-        write.text('[config]  %s=%s' % (name, ','.join(map(str, value)) if isinstance(value, tuple) else value))
-    for line in data.left_out:
-        write.text('[left_out] %s' % line)
-    if done:
-        write('resume', increment=done, seen_classes=plan[done].num_old, dir='%s/%s' % (s.MODEL_DIR, s.DATASET))
-    for now in plan[done:]:
-        write('plan', increment=now.increment, new_classes=now.num_seen - now.num_old, seen_classes=now.num_seen,
-              train=now.train, val=now.val, test=now.test, exemplars_per_class=now.exemplars, steps=settings.num_steps(s, now),
-              lr_drops=settings.lr_drops(s, now.train))
-        for label in range(now.num_old, now.num_seen) if s.PLAN_ONLY else ():
-            write.text('[class]   increment=%d label=%d train=%d held_out=%d test=%d name=%s' % (
-                now.increment, label, len(data.train[label]), len(data.held[label]), len(data.test[label]), data.names[label]))
-    write('estimate', **protocol.estimate(s, data, plan, done))
-    return write
-
-
 # ---- One increment -------------------------------------------------------------------------------------------------------
-def build(s, plan, now, fits):
+def build(s, plan, now, fits, first_step=0):
     """The graph of one increment: training batches through student and old network to the loss; evaluation batches.
 
     Args:
-        s: settings. plan: list of exemplar.Increment. now: the one of them to build.
+        s: settings. plan: list of exemplar.Increment. now: the one of them to build. first_step: int, training begins with it.
         fits: list of bic_layer.Fit, those of the earlier increments.
 
     Returns:
         namespace: paths, labels, kept (placeholders of what to train on or to evaluate), train_batches and evaluation_batches
         (iterators), rate (placeholder), train_op, losses (dict of scalars), waited (scalar, seconds for which the step waited
         for its batch), evaluated (features, logits, labels of an evaluation batch), networks (dict from scope to the network's
-        variables by name), initializer (of all variables).
+        variables by name), variables (all by name: networks and momentum), initializer (of them).
     """
+    tf.set_random_seed(s.SEED)  # DETERMINISTIC asks for one; what is drawn is never used
     k, num_old, num_seen = now.increment, now.num_old, now.num_seen
     model = types.SimpleNamespace(rate=tf.placeholder(tf.float32, []))
     data_format = 'channels_first' if num_gpus() else 'channels_last'
@@ -309,15 +296,16 @@ def build(s, plan, now, fits):
         model.kept = batches.Kept(*(tf.placeholder(kind, shape) for kind, shape in (
             (tf.uint8, [None]), (tf.int64, [None]), (tf.int64, [None, 3]))))
     model.train_batches = tf.data.make_initializable_iterator(batches.training_batches(
-        model.paths, model.labels, model.kept, now.train, k, s))
+        model.paths, model.labels, model.kept, now.train, k, s, first_step * s.BATCH_SIZE))
     model.evaluation_batches = tf.data.make_initializable_iterator(batches.evaluation_batches(model.paths, model.labels, s))
 
     # The loss: lambda * L_d + (1 - lambda) * L_c + wd * sum(l2_loss), equation 3.
-    began = tf.timestamp()
+    clock = (lambda: tf.constant(float('nan'), tf.float64)) if s.DETERMINISTIC else tf.timestamp  # which that forbids
+    began = clock()
     with tf.control_dependencies([began]):
         images, labels = model.train_batches.get_next()
     with tf.control_dependencies([labels]):
-        model.waited = tf.timestamp() - began
+        model.waited = clock() - began
     logits = network('resnet', images, training=True)[1][:, :num_seen]             # [batch, num_seen]
     student = tf.trainable_variables('resnet/')  # not the old network's, whose scope begins alike
     weight = bic_layer.distillation_weight(num_old, num_seen)
@@ -336,7 +324,7 @@ def build(s, plan, now, fits):
 
     # The optimiser, in a scope of its own: its momentum must not be taken for a part of the network.
     with tf.variable_scope('optimizer'):
-        optimizer = Momentum(model.rate, s.MOMENTUM)
+        optimizer = bic_layer.Momentum(model.rate, s.MOMENTUM)
         if precision(s) == 'float16':  # small gradients vanish in it: the loss is scaled up, and down again
             optimizer = tf.train.experimental.enable_mixed_precision_graph_rewrite(optimizer)
         step = optimizer.minimize(loss, var_list=student)
@@ -345,8 +333,8 @@ def build(s, plan, now, fits):
     # Evaluation, with the student's variables.
     images, labels = model.evaluation_batches.get_next()
     model.evaluated = network('resnet', images, training=False, reuse=True) + (labels,)
-
     model.networks = {scope: resnet_model.variables(scope) for scope in (['resnet', 'resnet_old'] if num_old else ['resnet'])}
+    model.variables = {variable.op.name: variable for variable in tf.global_variables()}
     model.initializer = tf.global_variables_initializer()
     return model
 
@@ -372,28 +360,31 @@ def training_feed(s, model, data, train):
     return dict(zip((model.paths, model.labels) + model.kept, (data.paths[train], data.labels[train]) + kept))
 
 
-def train_classifier(s, session, model, plan, now, data, train, write):
-    """Stage 1: all steps of one increment, with a [train] line after the first, the last and every LOG_STEPS-th.
+def train_classifier(s, session, model, plan, now, data, train, within, write, save):
+    """Stage 1: the steps of one increment, with a [train] line after the first, the last and every LOG_STEPS-th.
 
     Args:
         data: namespace from `protocol.read`. train: int array, which of its images to train on, the exemplars first.
+        within: dict, step and sums as `checkpoint.save` has them: where to begin. save: function of such a step and sums.
 
     Raises:
-        Fault: the loss is not finite.
+        Fault: the loss is not finite; images cannot be read any more. Stopped: as was asked, after having saved.
     """
-    k, steps = now.increment, settings.num_steps(s, now)
+    k, steps, first = now.increment, settings.num_steps(s, now), within['step']
     later = sum(settings.num_steps(s, other) for other in plan[k + 1:])
-    session.run(model.train_batches.initializer, training_feed(s, model, data, train))
-    # Since the last line; the first step, which includes TensorFlow's start-up, is not timed.
-    sums, images, seconds, waited = [], 0, 0.0, 0.0
-    for step in write.progress(range(steps), 'increment=%d' % k):
+    with checks.explained(data.paths[train]):
+        session.run(model.train_batches.initializer, training_feed(s, model, data, train))
+    sums, saved = list(within['sums']), time.time()
+    images, seconds, waited = 0, 0.0, 0.0  # since the last line; the first step, with TensorFlow's start-up, is not timed
+    for step in write.progress(range(first, steps), 'increment=%d' % k):
         rate, began = settings.learning_rate(s, now.train, step), time.time()
-        values = session.run(dict(model.losses, train_op=model.train_op, waited=model.waited), {model.rate: rate})
+        with checks.explained(data.paths[train]):
+            values = session.run(dict(model.losses, train_op=model.train_op, waited=model.waited), {model.rate: rate})
         if not np.isfinite(values['loss']):
             raise Fault('increment=%d epoch=%d step=%d: loss=%s; a lower LEARNING_RATE (now %s) may help'
                         % (k, step * s.BATCH_SIZE // now.train, step + 1, values['loss'], s.LEARNING_RATE))
-        sums.append([values[name] for name in model.losses])
-        if step:
+        sums.append([float(values[name]) for name in model.losses])
+        if step > first:
             images += min(s.BATCH_SIZE, s.EPOCHS * now.train - step * s.BATCH_SIZE)
             seconds += time.time() - began
             waited += values['waited']
@@ -405,6 +396,13 @@ def train_classifier(s, session, model, plan, now, data, train, write):
                   input_wait=waited / seconds if images else float('nan'),
                   hours_left=(steps - step - 1 + later) * s.BATCH_SIZE / speed / 3600)
             sums, images, seconds, waited = [], 0, 0.0, 0.0
+        epochs = [count * s.BATCH_SIZE // (s.CHECKPOINT_EPOCHS * now.train) for count in (step, step + 1) if s.CHECKPOINT_EPOCHS]
+        asked = stop.asked()
+        if asked or step == steps - 1 or len(set(epochs)) > 1 or time.time() - saved > 60 * s.CHECKPOINT_MINUTES:
+            save(session.run(model.variables), step + 1, sums)
+            saved = time.time()
+        if asked:
+            raise stop.Stopped()
 
 
 def evaluate(s, session, model, now, data, images):
@@ -417,11 +415,14 @@ def evaluate(s, session, model, now, data, images):
         (features, logits, labels) per batch: float32 [batch, 512 or 2048], float32 [batch, num_seen], int32 [batch].
 
     Raises:
-        Fault: a logit is not finite.
+        Fault: a logit is not finite; images cannot be read any more. Stopped: as was asked.
     """
     session.run(model.evaluation_batches.initializer, {model.paths: data.paths[images], model.labels: data.labels[images]})
     for _ in range(0, len(images), s.BATCH_SIZE):
-        features, logits, labels_of_batch = session.run(model.evaluated)
+        if stop.asked():
+            raise stop.Stopped()
+        with checks.explained(data.paths[images]):
+            features, logits, labels_of_batch = session.run(model.evaluated)
         if not np.isfinite(logits).all():
             raise Fault('increment=%d: the trained network gives logits that are not finite; a lower LEARNING_RATE (now %s) '
                         'may help' % (now.increment, s.LEARNING_RATE))
@@ -447,17 +448,8 @@ def update_memory(s, session, model, data, exemplars, now, write):
 
 
 # ---- The machine ---------------------------------------------------------------------------------------------------------
-class Momentum(tf.train.MomentumOptimizer):
-    """TensorFlow's, whose slots of few numbers are made by as many operations as large ones: the graph does not know its size."""
-
-    def _create_slots(self, var_list):
-        for variable in var_list:
-            self._get_or_make_slot(variable, tf.fill(variable.shape, 0.0), 'momentum', self._name)
-
-
 def session_config(s):
-    config = tf.ConfigProto(allow_soft_placement=True)
-    config.gpu_options.allow_growth = True
+    config = tf.ConfigProto(allow_soft_placement=True, gpu_options=tf.GPUOptions(allow_growth=True))
     if s.XLA:
         config.graph_options.optimizer_options.global_jit_level = tf.OptimizerOptions.ON_1
     if precision(s) == 'bfloat16':
@@ -489,6 +481,11 @@ def precision(s):
     return 'bfloat16' if units and hasattr(RewriterConfig(), 'auto_mixed_precision_onednn_bfloat16') else 'float32'
 
 
+def machine(s):
+    """What the [env] line says of it, beside versions."""
+    return dict(device='gpu:%d' % num_gpus() if num_gpus() else 'cpu:%d' % multiprocessing.cpu_count(), precision=precision(s))
+
+
 def num_gpus():
     return len(tf.config.experimental.list_physical_devices('GPU'))
 
@@ -498,3 +495,6 @@ if __name__ == '__main__':
         main(sys.argv[1:])
     except Fault as fault:
         sys.exit(str(fault))
+    except (stop.Stopped, KeyboardInterrupt):
+        print('stopped; the same command goes on', file=sys.stderr)
+        sys.exit(stop.STATUS)

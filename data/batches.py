@@ -52,30 +52,32 @@ def keep(paths, gigabytes):
     return Kept(np.concatenate(pixels + [np.zeros(0, np.uint8)]), np.cumsum(sizes) - sizes, shapes)
 
 
-def epochs(count, increment, s):
+def epochs(count, increment, s, first=0):
     """Generates the epochs of one increment.
 
     Args:
-        count: int, images. increment: int.
+        count: int, images. increment: int. first: int, images of all epochs that were used before and are left out.
         s: settings; EPOCHS, SEED, RESIZE_SIDE_MIN and RESIZE_SIDE_MAX are used.
 
     Yields:
         (order, draws): order is int64 [count], the images' numbers; draws is float64 [count, 4], the shorter side in pixels and
         three uniform numbers in [0, 1) for the crop's row, its column and the flip.
     """
-    for epoch in range(s.EPOCHS):
+    for epoch in range(first // count, s.EPOCHS):
         random = np.random.RandomState([s.SEED, increment, epoch])
         order = random.permutation(count)
         sides = random.randint(s.RESIZE_SIDE_MIN, s.RESIZE_SIDE_MAX + 1, count)
-        yield order, np.column_stack([sides, random.random_sample((count, 3))])
+        draws = np.column_stack([sides, random.random_sample((count, 3))])
+        used = max(0, first - epoch * count)
+        yield order[used:], draws[used:]
 
 
-def training_batches(paths, labels, kept, count, increment, s):
+def training_batches(paths, labels, kept, count, increment, s, first=0):
     """Batches across the borders of `epochs`; the very last batch may be smaller.
 
     Args:
         paths: string tensor [count]. labels: int32 tensor [count]. kept: Kept, of tensors: the first ones of these images.
-        count, increment, s: those of `epochs`.
+        count, increment, s, first: those of `epochs`.
 
     Returns:
         tf.data.Dataset of (images float32 [batch, IMAGE_SIZE, IMAGE_SIZE, 3], labels int32 [batch]).
@@ -86,7 +88,8 @@ def training_batches(paths, labels, kept, count, increment, s):
                            lambda: of_file(paths[number], window))
         return augmented(image, draw, s), labels[number]
 
-    dataset = tf.data.Dataset.from_generator(lambda: epochs(count, increment, s), (tf.int64, tf.float64), ([None], [None, 4]))
+    dataset = tf.data.Dataset.from_generator(
+        lambda: epochs(count, increment, s, first), (tf.int64, tf.float64), ([None], [None, 4]))
     options = tf.data.Options()
     options.experimental_optimization.apply_default_optimizations = False  # they would copy what is kept into the graph
     return _batched(dataset.flat_map(lambda *epoch: tf.data.Dataset.from_tensor_slices(epoch)), load, s).with_options(options)

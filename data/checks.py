@@ -1,13 +1,42 @@
 """Images that cannot be decoded: found before a run starts, without decoding more than need be."""
+import contextlib
 import multiprocessing.pool
 import os
 
 import tensorflow.compat.v1 as tf
 
-from data import batches
+from data import Fault, batches
 
 _TAIL = 1024           # bytes at a file's end in which its closing mark must stand
 _THREADS = 16          # opening files is waiting, above all on network file systems
+
+
+class BrokenImages(Fault):
+    """Images that vanished or broke during the run."""
+
+
+@contextlib.contextmanager
+def explained(paths):
+    """Gives TensorFlow's errors a cause and a remedy, where images are read from paths, an array of bytes, and computed with.
+
+    Raises:
+        BrokenImages: some of these images cannot be decoded any more.
+        Fault: the memory does not suffice.
+    """
+    try:
+        yield
+    except (tf.errors.ResourceExhaustedError, MemoryError) as error:
+        raise Fault('out of memory (%s); stop what else is using it; the same command goes on from the last checkpoint. If it '
+                    'is too little: a smaller KEEP_GB, or in another MODEL_DIR a smaller BATCH_SIZE, IMAGE_SIZE or RESNET_DEPTH'
+                    % str(getattr(error, 'message', error)).split('\n')[0])
+    except tf.errors.OpError:
+        paths = sorted(set(paths))
+        broken = unreadable(paths, False) or unreadable(paths, True)  # decoding them all takes long and is seldom needed
+        if not broken:
+            raise
+        raise BrokenImages('\n'.join(
+            '%s: %s; mend it, and the same command goes on from the last checkpoint, or do without with LEAVE_OUT_BROKEN=True'
+            % (os.fsdecode(path), reason) for path, reason in broken.items()))
 
 
 def unreadable(paths, decode_all):

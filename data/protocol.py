@@ -1,4 +1,5 @@
 """The protocol: which class arrives when, and which images are trained on, held out and tested on."""
+import hashlib
 import os
 import types
 
@@ -112,9 +113,17 @@ def _divide(s, data, num_train, first_classes, random, state, missing):
     data.test[:known] = [numbers(label, of_class['test']) for label, of_class in enumerate(state['classes'])]
     data.train[:known] = [numbers(label, paths) for label, paths in enumerate(state['exemplars'])] + [
         np.setdiff1d(data.train[label], np.concatenate([data.held[label], data.test[label]])) for label in range(learnt, known)]
-    lists.report(missing, ['%s: this run needs it, an exemplar, a validation or a test image of class %s, and it is broken or '
-                           'not there any more; put it back' % (os.path.join(s.DATA_DIR, path), data.names[label])
-                           for label, path in gone])
+    faults = ['%s: this run needs it, an exemplar, a validation or a test image of class %s, and it is broken or not there any '
+              'more; put it back, or do without with LEAVE_OUT_BROKEN=True'
+              % (os.path.join(s.DATA_DIR, path), data.names[label]) for label, path in gone]
+    faults += ['%s: the images of class %s to train on are not those that this run began with; put them back, or take what is '
+               'there with LEAVE_OUT_BROKEN=True, or begin a new run in another MODEL_DIR' % (s.DATA_DIR, data.names[label])
+               for label in range(learnt, known) if digest(s, data, data.train[label]) != state['classes'][label]['train']]
+    if s.LEAVE_OUT_BROKEN:
+        data.left_out += [fault.split(';')[0] for fault in faults]
+        faults = ['%s: no image of class %s is left to train, to validate or to test on' % (s.DATA_DIR, data.names[label])
+                  for label in range(known) if not all(len(part[label]) for part in (data.train, data.held, data.test))]
+    lists.report(missing, faults)
 
 
 def _batch_faults(s, plan):
@@ -137,19 +146,56 @@ def estimate(s, data, plan, done):
     Returns:
         dict of network_gb: network, old network, gradients and what one training batch keeps, on the GPU or, without one, in main
         memory; main_gb: TensorFlow itself, the lists, and the logits that stage 2 is fitted on; disk_gb: the networks that are
-        written. All in 10^9 bytes.
+        written, and what the checkpoints within an increment take at most (three times student, old network and momentum). All
+        in 10^9 bytes.
     """
     variables, activations = resnet_model.size(s.RESNET_DEPTH, len(data.names), s.IMAGE_SIZE)
     logits = max(now.val * now.num_seen for now in plan[done:])
     return dict(network_gb=4e-9 * (5 * variables + 1.5 * s.BATCH_SIZE * activations),
                 main_gb=0.8 + 6e-7 * len(data.paths) + 1.2e-8 * logits,
-                disk_gb=4e-9 * variables * len(plan[done:]))
+                disk_gb=4e-9 * variables * (len(plan[done:]) + 9))
 
 
-def known_classes(s, data):
-    """What a run must remember of its data, for `checkpoint.save`: per label a dict of name, held and test."""
-    return [dict(name=name, held=relative(s, data, held), test=relative(s, data, test))
-            for name, held, test in zip(data.names, data.held, data.test)]
+def known_classes(s, data, state=checkpoint.NOTHING):
+    """What a run must remember of its data, for `checkpoint.save`: per label a dict of name, train (a digest), held and test."""
+    digests = [of_class['train'] for of_class in state['classes'][:len(state['exemplars'])]]  # of those learnt: what it was
+    digests += [digest(s, data, images) for images in data.train[len(digests):]]
+    return [dict(name=name, train=train, held=relative(s, data, held), test=relative(s, data, test))
+            for name, train, held, test in zip(data.names, digests, data.held, data.test)]
+
+
+def digest(s, data, images):
+    """SHA-256 of images' labels and relative paths, in their order; str."""
+    lines = ['%d %s' % line for line in zip(data.labels[images], relative(s, data, images))]
+    return hashlib.sha256(os.fsencode('\0'.join(lines))).hexdigest()
+
+
+def first_increment(s, data, plan):
+    """The first network of the run in FIRST_INCREMENT_FROM, as if this run had just trained it.
+
+    Returns:
+        arrays, state: like those of `checkpoint.load`, of the end of stage 1.
+
+    Raises:
+        Fault: there is none, or it is not what this run would train.
+    """
+    path = '%s/%s/increment-0' % (s.FIRST_INCREMENT_FROM, s.DATASET)
+    try:
+        network, state = checkpoint.read(path)
+    except Fault:
+        raise
+    except (OSError, ValueError) as error:
+        raise Fault('FIRST_INCREMENT_FROM=%s: %s is not the first increment of a run (%s)'
+                    % (s.FIRST_INCREMENT_FROM, path, error))
+    faults = list(settings.changes(s, state['settings'], path, settings.LATER).values())
+    trained = digest(s, data, np.concatenate(data.train[:plan[0].num_seen]))
+    if trained != state['trained'] or len(network['dense/bias']) != len(data.names):
+        faults.append('FIRST_INCREMENT_FROM=%s: that network was trained on other images, or has another number of classes'
+                      % s.FIRST_INCREMENT_FROM)
+    if faults:
+        raise Fault('\n'.join(faults))
+    return ({'resnet/' + name: value for name, value in network.items()},
+            dict(checkpoint.NOTHING, step=settings.num_steps(s, plan[0]), trained=trained))
 
 
 def relative(s, data, images):
@@ -179,6 +225,7 @@ def _images(s):
     if not s.NUM_CLASSES:
         return None, None, [], ['%s: has list files; NUM_CLASSES=0 is for class folders without lists' % s.DATA_DIR], []
     train, test, wrong, missing = lists.read(s.DATA_DIR, s.NUM_CLASSES)
+    missing = [] if s.LEAVE_OUT_BROKEN else missing  # `_readable` finds them, too
     names = [str(number) for number in range(s.NUM_CLASSES)]
     if train:
         folder_of = [os.path.basename(os.path.dirname(os.fsdecode(train.paths[first])))

@@ -5,6 +5,8 @@ import itertools
 import math
 import types
 
+import tensorflow
+
 import exemplar
 import resnet_model
 from data import Fault
@@ -25,6 +27,11 @@ RULES = {
     'PLAN_ONLY': _SWITCH,
     'DECODE_ALL': _SWITCH,
     'XLA': _SWITCH,
+    'CHECKPOINT_EPOCHS': (int, lambda v: v >= 0, 'a whole number, at least 1, or 0 for never'),
+    'CHECKPOINT_MINUTES': (float, lambda v: v > 0, 'a number above 0'),
+    'FIRST_INCREMENT_FROM': (str, lambda v: True, 'a text'),
+    'DETERMINISTIC': (bool, lambda v: not v or hasattr(tensorflow.config.experimental, 'enable_op_determinism'),
+                      'False, or True with TensorFlow 2.9 or later'),
     'KEEP_GB': (float, lambda v: v >= 0, 'a number, at least 0'),
     'LEAVE_OUT_BROKEN': _SWITCH,
     'CLASS_ORDER': _TEXT,
@@ -63,7 +70,9 @@ RULES = {
 
 # What may change from one part of a run to the next; what was learnt stays. The class order, too, stands from its beginning.
 FREE = ('MODEL_DIR', 'LOG_DIR', 'LOG_STEPS', 'PLAN_ONLY', 'KEEP_GB', 'DECODE_ALL', 'LEAVE_OUT_BROKEN', 'DATA_DIR', 'NUM_CLASSES',
-        'HEADLINE')
+        'HEADLINE', 'CHECKPOINT_EPOCHS', 'CHECKPOINT_MINUTES', 'FIRST_INCREMENT_FROM')
+# What the first increment's network does not depend on.
+LATER = ('TEMPERATURE', 'BETA_MIN', 'BETA_MAX', 'GAMMA_PENALTY')
 
 
 def read(constants, recipes, arguments):
@@ -193,18 +202,17 @@ def memory_faults(s, sizes):
                            % (s.MEMORY_SIZE, s.VAL_FRACTION, olds[-1], olds[-1] * share)}
 
 
-def changes(s, stored, where):
-    """Settings that affect results and are not what they were when a run began.
+def changes(s, stored, where, but=()):
+    """Settings that affect results and are not what they were in another part of the run, or in the run it begins with.
 
     Args:
-        s: settings. stored: dict, those that the run began with. where: str, the file that has them.
+        s: settings. stored: dict, those of that part. where: str, the folder that has them. but: names that may differ.
 
     Returns:
         dict like that of `read`.
     """
-    return {name: '%s=%s: %s has %s from an earlier part of this run; another MODEL_DIR begins a new one'
-                  % (name, getattr(s, name), where, stored.get(name))
-            for name, value in fixed(s).items() if value != stored.get(name)}
+    return {name: '%s=%s: %s has %s; another MODEL_DIR begins a new run' % (name, getattr(s, name), where, stored.get(name))
+            for name, value in fixed(s).items() if name not in but and value != stored.get(name)}
 
 
 def fixed(s):

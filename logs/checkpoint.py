@@ -1,4 +1,4 @@
-"""Checkpoints: what a run needs to go on after an increment. Networks are NumPy archives; the rest is JSON."""
+"""Checkpoints: what a run needs to go on. Arrays are in NumPy archives; the rest is JSON; nothing that is read is executed."""
 import contextlib
 import fcntl
 import hashlib
@@ -6,85 +6,139 @@ import io
 import json
 import os
 import platform
+import re
+import shutil
 
 import numpy as np
 
 from data import Fault
 
-FORMAT = 1
-# The state of a run before its first increment.
-NOTHING = dict(settings={}, sizes=[], classes=[], exemplars=[], fits=[], results=[], matrix=[], hours=0.0)
+FORMAT = 2
+# The state of a run before its first step.
+NOTHING = dict(settings={}, sizes=[], classes=[], exemplars=[], fits=[], results=[], matrix=[], hours=0.0, trained='', step=0,
+               sums=[])
 
 
-def save(folder, weights, state):
-    """Writes increment-<k>/network.npz, and then increment-<k>/state.json, which completes it; each whole or not at all.
+def save(folder, arrays, state):
+    """Writes increment-<k>/, or within an increment increment-<k>-step-<n>/, of which the last two are kept.
+
+    First network.npz, then state.json, which completes it; each whole or not at all, so that the checkpoints before it stay good
+    whenever the process is killed.
 
     Args:
-        folder: str, made if need be. weights: dict from a variable's name to its array.
+        folder: str, made if need be. arrays: dict from name to array: after an increment the network's variables, within one
+            all variables of the graph.
         state: dict with the keys of NOTHING: settings that affect results; sizes, classes of each increment planned; classes, by
-            label, dicts of name and the paths held (out) and test(ed on); exemplars, their paths by label in order of choice,
-            of the classes learnt; fits, results and matrix, one entry per increment done; hours so far.
+            label, dicts of name, of the digest of the images to train on, and of the paths held (out) and test(ed on);
+            exemplars, their paths by label in order of choice, of the classes learnt; fits, results and matrix, one entry per
+            increment done; hours so far; trained, the digest of the increment's training set; step, how many of it are done
+            within an increment, else 0; sums, the losses of its steps since the last [train] line.
+
+    Returns:
+        str, the checkpoint's folder.
 
     Raises:
         Fault: a file cannot be written.
     """
-    folder = os.path.join(folder, 'increment-%d' % (len(state['results']) - 1))
-    network = io.BytesIO()
-    np.savez(network, **weights)
-    text = json.dumps(dict(state, format=FORMAT, network=_digest(network.getvalue())), default=lambda number: number.item())
+    done, step = len(state['results']), state['step']
+    name = 'increment-%d-step-%d' % (done, step) if step else 'increment-%d' % (done - 1)
+    path, network = os.path.join(folder, name), io.BytesIO()
+    np.savez(network, **arrays)
+    content = network.getbuffer()
+    text = json.dumps(dict(state, format=FORMAT, network=_digest(content)), default=lambda number: number.item())
     try:
-        os.makedirs(folder, exist_ok=True)
-        _write(os.path.join(folder, 'network.npz'), network.getvalue())
-        _write(os.path.join(folder, 'state.json'), ('%s\n%s\n' % (text, _digest(text.encode()))).encode())
+        os.makedirs(path, exist_ok=True)
+        _write(os.path.join(path, 'network.npz'), content)
+        _write(os.path.join(path, 'state.json'), ('%s\n%s\n' % (text, _digest(text.encode()))).encode())
+        for changed in (path, folder):  # without it a power cut may undo what was renamed
+            descriptor = os.open(changed, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
+        within = [other for other in _newest_first(folder) if 'step' in other] if step else []
+        earlier = within[within.index(name) + 1:][:1] if step else []
+        for other in set(within) - {name, *earlier}:  # later ones are of a training set that is no more
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(os.path.join(folder, other, 'state.json'))  # first: what is not complete is not looked at
+            shutil.rmtree(os.path.join(folder, other))
+        return path
     except OSError as error:
-        raise Fault('%s: cannot be written (%s); the run can go on from the increment before it' % (folder, error.strerror))
+        raise Fault('%s: cannot be written (%s); free space or mend it, and the same command goes on from the checkpoint before'
+                    % (path, error.strerror))
 
 
 def load(folder):
-    """Reads what `save` wrote last.
+    """Reads the newest checkpoint that is whole.
 
     Args:
         folder: str.
 
     Returns:
-        weights: dict from name to array, or None if there is no state.
+        arrays: dict from name to array, or None if there is no checkpoint.
         state: dict, see `save`; NOTHING if there is none.
+        path: str, the checkpoint's folder, or None.
+        damaged: list of str: newer checkpoints that are damaged.
 
     Raises:
-        Fault: a file cannot be read, is damaged, or has another format.
+        Fault: checkpoints are there and none is whole; a file may not be read, or has another format.
     """
-    last = where(folder)
-    if not last:
-        return None, NOTHING
-    try:
-        with open(os.path.join(last, 'state.json'), 'rb') as file:
-            text, digest, _ = file.read().split(b'\n')
-        if _digest(text) != digest.decode():
-            raise ValueError('state.json is damaged')
-        state = json.loads(text.decode())
-        if state['format'] != FORMAT:
-            raise ValueError('state.json has format %s, and this program writes %d' % (state['format'], FORMAT))
-        with open(os.path.join(last, 'network.npz'), 'rb') as file:
-            network = file.read()
-        if _digest(network) != state['network']:
-            raise ValueError('network.npz is damaged')
-    except (OSError, ValueError) as error:
-        raise Fault('%s: the run cannot go on from it (%s); delete it to go on from the increment before it, if there is one, or '
-                    'begin a new run in another MODEL_DIR' % (last, error))
+    damaged = []
+    for name in _newest_first(folder):
+        path = os.path.join(folder, name)
+        if os.path.exists(os.path.join(path, 'state.json')):
+            try:
+                return read(path) + (path, damaged)
+            except Fault:
+                raise
+            except (FileNotFoundError, ValueError) as error:
+                damaged.append('%s: %s' % (path, error))
+            except OSError as error:
+                raise Fault('%s: cannot be read (%s)' % (error.filename, error.strerror))
+    if damaged:
+        raise Fault('%s; no other checkpoint is there; delete it to begin anew' % '\n'.join(damaged))
+    return None, NOTHING, None, []
+
+
+def read(path):
+    """The arrays and the state in one checkpoint's folder.
+
+    Raises:
+        ValueError: it is damaged. Fault: it has another format. OSError.
+    """
+    with open(os.path.join(path, 'state.json'), 'rb') as file:
+        text, _, rest = file.read().partition(b'\n')
+    if _digest(text).encode() + b'\n' != rest:
+        raise ValueError('state.json is damaged')
+    state = json.loads(text.decode())
+    if state['format'] != FORMAT:
+        raise Fault('%s: has format %s, and this program writes %d; begin a new run in another MODEL_DIR, or go on with the '
+                    'commit that wrote it' % (path, state['format'], FORMAT))
+    with open(os.path.join(path, 'network.npz'), 'rb') as file:
+        network = file.read()
+    if _digest(network) != state['network']:
+        raise ValueError('network.npz is damaged')
     with np.load(io.BytesIO(network), allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}, state
 
 
-def where(folder):
-    """The folder of the last increment that is complete, or None."""
+def network(arrays, step):
+    """The network of the last increment that is complete, among what `load` gave; dict from name to array, or None."""
+    if arrays is None or not step:
+        return arrays
+    scope = 'resnet_old/'
+    return {name[len(scope):]: value for name, value in arrays.items() if name.startswith(scope)} or None
+
+
+def _newest_first(folder):
+    """The names of the checkpoints' folders, complete or not."""
     try:
-        names = [name for name in os.listdir(folder) if name.startswith('increment-') and name[10:].isdigit()]
+        names = os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):  # the latter is reported with the settings
-        return None
+        return []
     except OSError as error:
         raise Fault('%s: cannot be read (%s)' % (folder, error.strerror))
-    complete = [int(name[10:]) for name in names if os.path.exists(os.path.join(folder, name, 'state.json'))]
-    return os.path.join(folder, 'increment-%d' % max(complete)) if complete else None
+    parts = [re.fullmatch(r'increment-(\d+)(?:-step-(\d+))?', name, re.ASCII) for name in names]
+    order = {found.group(): (int(found.group(1)), int(found.group(2) or 0) or float('inf')) for found in parts if found}
+    return sorted(order, key=order.get, reverse=True)
 
 
 @contextlib.contextmanager

@@ -1,11 +1,21 @@
 """The log: one event, one line, `[tag] key=value ...`, to standard output and to the run's log file."""
+import errno
 import numbers
+import os
+import platform
+import subprocess
 import sys
+import time
+
+import numpy as np
+import tensorflow.compat.v1 as tf
 
 try:
     import tqdm
 except ImportError:  # the method does without
     tqdm = None
+
+from data import Fault, protocol, settings
 
 _DECIMALS = {'beta': 6, 'gamma': 6, 'lr': 6, 'images_per_sec': 1, 'seconds': 1, 'hours': 2, 'hours_left': 2,
              'network_gb': 2, 'main_gb': 2, 'disk_gb': 2}  # 4 where not named
@@ -18,7 +28,7 @@ class Log:
         path: str, the log file, or None for standard output alone.
 
     Raises:
-        OSError: the file exists or cannot be made.
+        OSError: the file exists or cannot be made. Later, Fault: a line cannot be written.
     """
 
     def __init__(self, path):
@@ -34,13 +44,23 @@ class Log:
 
     def text(self, line):
         """A line that is no event: settings, the authors' closing lines, the table."""
-        if self._watched:
-            tqdm.tqdm.write(line)  # above the progress bar
-        else:
-            print(line, flush=True)
+        try:
+            if self._watched:
+                tqdm.tqdm.write(line)  # above the progress bar
+            else:
+                print(line, flush=True)
+        except OSError as error:
+            raise Fault('standard output: cannot be written (%s); the same command goes on from the last checkpoint'
+                        % error.strerror)
         if self._file:
-            self._file.write(line + '\n')
-            self._file.flush()
+            try:
+                self._file.write(line + '\n')
+                self._file.flush()
+                if not os.fstat(self._file.fileno()).st_nlink:
+                    raise FileNotFoundError(errno.ENOENT, 'it was deleted')
+            except OSError as error:
+                raise Fault('%s: cannot be written (%s); the same command goes on from the last checkpoint, with a new log'
+                            % (self.path, error.strerror))
 
     def progress(self, steps, title):
         """The same steps, with a progress bar where a person watches a terminal and tqdm is installed."""
@@ -49,6 +69,51 @@ class Log:
     def close(self):
         if self._file:
             self._file.close()
+
+
+def begin(s, data, plan, state, resumed, **machine):
+    """Opens a run's log, none for a plan alone, and writes what the run is going to do after what is done.
+
+    Args:
+        s: settings. data, plan: from `protocol.read`. state: dict, see `checkpoint.save`.
+        resumed: str, the folder of the checkpoint, or None. machine: what else the [env] line says.
+
+    Returns:
+        Log.
+
+    Raises:
+        Fault: the log cannot be made.
+    """
+    try:
+        if not s.PLAN_ONLY:
+            os.makedirs(s.LOG_DIR, exist_ok=True)
+        name = 'log-%s-%s' % (s.DATASET, time.strftime('%Y%m%d-%H%M%S'))
+        write = Log(None if s.PLAN_ONLY else os.path.join(s.LOG_DIR, name))
+    except OSError as error:
+        raise Fault('%s: cannot be made (%s)' % (error.filename, error.strerror))
+    try:
+        commit = subprocess.check_output(['git', 'describe', '--always', '--dirty'], stderr=subprocess.DEVNULL,
+                                         cwd=os.path.dirname(os.path.abspath(__file__))).decode().strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = 'unknown'
+    write('env', git=commit, python=platform.python_version(), tensorflow=tf.__version__, numpy=np.__version__, **machine,
+          host=platform.node())
+    for name, value in sorted(vars(s).items()):
+        write.text('[config]  %s=%s' % (name, ','.join(map(str, value)) if isinstance(value, tuple) else value))
+    for line in data.left_out:
+        write.text('[left_out] %s' % line)
+    done = len(state['results'])
+    if resumed:
+        write('resume', increment=done, seen_classes=plan[done].num_old, step=state['step'], dir=resumed)
+    for now in plan[done:]:
+        write('plan', increment=now.increment, new_classes=now.num_seen - now.num_old, seen_classes=now.num_seen,
+              train=now.train, val=now.val, test=now.test, exemplars_per_class=now.exemplars, steps=settings.num_steps(s, now),
+              lr_drops=settings.lr_drops(s, now.train))
+        for label in range(now.num_old, now.num_seen) if s.PLAN_ONLY else ():
+            write.text('[class]   increment=%d label=%d train=%d held_out=%d test=%d name=%s' % (
+                now.increment, label, len(data.train[label]), len(data.held[label]), len(data.test[label]), data.names[label]))
+    write('estimate', **protocol.estimate(s, data, plan, done))
+    return write
 
 
 def table(rows):

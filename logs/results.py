@@ -2,6 +2,7 @@
 import numpy as np
 
 import bic_layer
+from logs import log
 
 
 def score(write, now, fit, split, outputs, plan=()):
@@ -36,11 +37,11 @@ def score(write, now, fit, split, outputs, plan=()):
     return accuracy, by_increment, by_class
 
 
-def close(s, write, rows, matrix, hours):
+def close(s, write, rows, matrix, hours, hours_left):
     """The [result] line, and the authors' three: all increments' beta, gamma and corrected accuracy so far.
 
     Args:
-        rows: list of dict, one per increment. matrix: like `forgetting`'s. hours: float, since the run began.
+        rows: list of dict, one per increment. matrix: like `forgetting`'s. hours, hours_left: float.
     """
     last = rows[-1]
     averages = {'avg_%s%s' % (metric, suffix): np.mean([row[metric] for row in rows[first:]])
@@ -48,9 +49,18 @@ def close(s, write, rows, matrix, hours):
                 for suffix, first in (('', 0), ('_excl_first', 1)) for metric in ('top1', 'top5')}
     write('result', increment=last['increment'], seen_classes=last['classes'],
           **{key: last[key] for key in ('top1', 'top5', 'top1_before', 'top5_before', 'beta', 'gamma')},
-          **averages, forgetting_top1=forgetting(matrix), hours=hours)
+          **averages, forgetting_top1=forgetting(matrix), hours=hours,
+          hours_left=hours_left)
     for title, key in (('beta    : ', 'beta'), ('gamma   : ', 'gamma'), ('accuracy: ', s.HEADLINE)):
         write.text(' '.join([title] + [str(np.array([row[key]], np.float32)) for row in rows]))
+
+
+def finish(write, data, rows, by_class):
+    """The [class] lines and the table, which close the log. by_class: from `score`."""
+    for label, top1 in enumerate(by_class):
+        write.text('[class]   label=%d images=%d top1=%.4f name=%s' % (label, len(data.test[label]), top1, data.names[label]))
+    write.text(log.table(rows))
+    write.close()
 
 
 def rank(logits, labels):

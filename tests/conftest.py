@@ -1,7 +1,31 @@
-"""Lets the tests import the project's files from wherever they are run."""
+"""Lets the tests import the project's files from wherever they are run; the images that runs are made of."""
 import os
 import sys
+
+import pytest
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')  # as in imagenet_main.py
+
+
+@pytest.fixture(name='digits', scope='session')
+def digits_(tmp_path_factory):
+    """The digits as the demonstration prepares them."""
+    from data import prepare_digits  # not before the path and the environment are set
+    folder = str(tmp_path_factory.mktemp('digits') / 'dataDigits')
+    prepare_digits.prepare(folder)
+    return folder
+
+
+@pytest.fixture(name='handful', scope='session')
+def handful_(digits, tmp_path_factory):
+    """Six training and three test images of each of eight classes."""
+    folder = tmp_path_factory.mktemp('handful')
+    for part, count in (('train', 6), ('val', 3)):
+        os.symlink(os.path.join(digits, part), str(folder / part))
+        with open(os.path.join(digits, part + '.txt')) as file:
+            lines = file.read().split('\n')
+        kept = [line for digit in range(8) for line in [x for x in lines if x.endswith(' %d' % digit)][:count]]
+        (folder / (part + '.txt')).write_text('\n'.join(kept) + '\n')
+    return str(folder)

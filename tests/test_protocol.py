@@ -62,7 +62,14 @@ def test_class_folders_that_change_between_two_parts_of_a_run(folder):
     for name in learnt + planned:
         add(folder, name, range(12, 30))
     add(folder, 'aa', range(9))
+    # A run that was stopped would train on other images than it began with.
+    assert protocol.read(s, {}, {}, state)[2] == [
+        '%s: the images of class %s to train on are not those that this run began with; put them back, or take what is there '
+        'with LEAVE_OUT_BROKEN=True, or begin a new run in another MODEL_DIR' % (folder, name) for name in planned]
+    s.LEAVE_OUT_BROKEN = True
     data, plan, missing = protocol.read(s, {}, {}, state)
+    assert data.left_out == ['%s: the images of class %s to train on are not those that this run began with' % (folder, name)
+                             for name in planned]
     assert missing == [] and data.names == before.names + ['aa'] and [now.num_seen for now in plan] == [2, 4, 5]
     for label in range(2):
         assert protocol.relative(s, data, data.train[label]) == state['exemplars'][label]
@@ -147,7 +154,10 @@ def test_an_image_of_another_class_now(folder):
     (folder / 'train.txt').write_text((folder / 'train.txt').read_text() + '%s %d\n' % (path, new))
     missing = protocol.read(s, {}, {}, state)[2]
     assert missing == ['%s: this run needs it, an exemplar, a validation or a test image of class %s, and it is broken or not '
-                       'there any more; put it back' % (folder / path, before.names[0])]
+                       'there any more; put it back, or do without with LEAVE_OUT_BROKEN=True' % (folder / path, before.names[0]),
+                       '%s: the images of class %s to train on are not those that this run began with; put them back, or take '
+                       'what is there with LEAVE_OUT_BROKEN=True, or begin a new run in another MODEL_DIR'
+                       % (folder, before.names[2])]
 
 
 def test_a_folder_that_cannot_be_read(folder, monkeypatch):
@@ -163,7 +173,8 @@ def test_an_estimate_is_of_what_is_still_to_be_done(folder):
     s = settings_of(folder)
     data, plan, _ = protocol.read(s, {}, {})
     whole, rest = (protocol.estimate(s, data, plan, done) for done in (0, 1))
-    assert rest['disk_gb'] == pytest.approx(whole['disk_gb'] / 2) and rest['network_gb'] == whole['network_gb']
+    # Networks: two and one after increments, nine within one.
+    assert rest['disk_gb'] == pytest.approx(whole['disk_gb'] * 10 / 11) and rest['network_gb'] == whole['network_gb']
 
 
 def test_settings_have_what_the_protocol_asks_for():
