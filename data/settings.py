@@ -43,7 +43,7 @@ RULES = {
     'BETA_MAX': (float, lambda v: v >= 1, 'a number, at least 1'),
     'GAMMA_PENALTY': (float, lambda v: v >= 0, 'a number, at least 0'),
     'DATA_DIR': _TEXT,
-    'NUM_CLASSES': (int, lambda v: v == 0 or v >= 2, 'a whole number, at least 2, or 0 to count class folders'),
+    'NUM_CLASSES': (int, lambda v: v == 0 or 2 <= v <= 10 ** 6, 'a whole number from 2 to 1000000, or 0 to count class folders'),
     'TEST_FRACTION': _SHARE,
     'CLASSES_PER_INCREMENT': (tuple, lambda v: v and all(type(n) is int and n > 0 for n in v),
                               'a whole number, at least 1, or several separated by commas'),

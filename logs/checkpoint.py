@@ -109,9 +109,11 @@ def read(path):
     if _digest(text).encode() + b'\n' != rest:
         raise ValueError('state.json is damaged')
     state = json.loads(text.decode())
-    if state['format'] != FORMAT:
-        raise Fault('%s: has format %s, and this program writes %d; begin a new run in another MODEL_DIR, or go on with the '
-                    'commit that wrote it' % (path, state['format'], FORMAT))
+    if not isinstance(state, dict) or state.get('format') != FORMAT:
+        raise Fault('%s: state.json has another format than %d, which this program writes; begin a new run in another MODEL_DIR, '
+                    'or go on with the commit that wrote it' % (path, FORMAT))
+    if set(state) != {'format', 'network', *NOTHING}:
+        raise ValueError('state.json is not complete')
     with open(os.path.join(path, 'network.npz'), 'rb') as file:
         network = file.read()
     if _digest(network) != state['network']:

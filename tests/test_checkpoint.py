@@ -140,7 +140,7 @@ def test_damaged_files(name, tmp_path):
 def test_another_format(tmp_path, monkeypatch):
     checkpoint.save(str(tmp_path), WEIGHTS, state(1))
     monkeypatch.setattr(checkpoint, 'FORMAT', 9)
-    with pytest.raises(Fault, match='increment-0: has format 2, and this program writes 9; begin a new run in another MODEL_DIR'):
+    with pytest.raises(Fault, match='increment-0: state.json has another format than 9, which this program writes; begin'):
         checkpoint.load(str(tmp_path))
 
 
