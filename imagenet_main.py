@@ -210,8 +210,7 @@ def learn(s, data, plan, arrays, state, resumed):
     exemplars = data.train[:plan[len(rows)].num_old]  # by label: training images of an old class, in order of choice
     weights = checkpoint.network(arrays, state['step'])  # the previous network's, dict from name to array, or None
     weights = weights and resnet_model.grown(weights, len(data.names), s.SEED)
-    # The increment that an earlier part of the run was in, unless there are more classes now.
-    within = state if state['step'] and len(arrays['resnet/dense/bias']) == len(data.names) else checkpoint.NOTHING
+    within = state  # where an earlier part of the run was, within the increment to begin with
     state = dict(state, settings=settings.fixed(s), sizes=[now.num_seen - now.num_old for now in plan],
                  classes=protocol.known_classes(s, data, state), fits=fits, results=rows, matrix=matrix)
 
@@ -226,7 +225,8 @@ def learn(s, data, plan, arrays, state, resumed):
         val = np.concatenate([held[:now.validation] for held in data.held[:num_seen]])  # [now.val]
         test = np.concatenate(data.test[:num_seen])                                     # [now.test]
         state['trained'] = protocol.digest(s, data, train)
-        if within['trained'] != state['trained']:  # the training set is another one: from the increment's beginning
+        if within['step'] and (within['trained'] != state['trained'] or len(arrays['resnet/dense/bias']) != len(data.names)):
+            write.text('[left_out] %s: increment %d has other images or more classes now, and begins anew' % (resumed, k))
             within = checkpoint.NOTHING
         with tf.Graph().as_default():
             model = build(s, plan, now, fits, within['step'])

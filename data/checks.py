@@ -5,7 +5,7 @@ import os
 
 import tensorflow.compat.v1 as tf
 
-from data import Fault, batches
+from data import Fault, batches, lists
 
 _TAIL = 1024           # bytes at a file's end in which its closing mark must stand
 _THREADS = 16          # opening files is waiting, above all on network file systems
@@ -34,9 +34,10 @@ def explained(paths):
         broken = unreadable(paths, False) or unreadable(paths, True)  # decoding them all takes long and is seldom needed
         if not broken:
             raise
-        raise BrokenImages('\n'.join(
-            '%s: %s; mend it, and the same command goes on from the last checkpoint, or do without with LEAVE_OUT_BROKEN=True'
-            % (os.fsdecode(path), reason) for path, reason in broken.items()))
+        faults = []
+        lists.report(faults, ['%s: %s; mend it, and the same command goes on from the last checkpoint, or do without with '
+                              'LEAVE_OUT_BROKEN=True' % (os.fsdecode(path), reason) for path, reason in broken.items()])
+        raise BrokenImages('\n'.join(faults))
 
 
 def unreadable(paths, decode_all):

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from test_main import SCRIPT, arguments, events, run_main, stored, without_times
+from test_main import FOLDERS, SCRIPT, arguments, class_folders_, events, run_main, stored, without_times  # noqa: F401
 
 import imagenet_main
 from data import Fault, checks
@@ -228,6 +228,23 @@ def test_an_image_breaks_during_the_run(part, change, copied, whole, tmp_path, m
     assert [(row['train'], row['test']) for row in rows] == [(25, 15), (29, 24) if part == 'train' else (30, 23)]
     texts = logs_of(tmp_path / 'without')
     assert changed[0] in texts[-1] and '[left_out]' in texts[-1]
+
+
+def test_classes_that_come_while_a_run_is_stopped(class_folders, tmp_path, monkeypatch):
+    """Within increment 1 of 2: it begins anew, with a larger dense layer, and the new classes are the third."""
+    data = class_folders({'d': 0, 'b': 1, 'e': 2, 'c': 3})
+    stopping_after(monkeypatch, 12)
+    with pytest.raises(stop.Stopped):
+        run_main(data, tmp_path, *FOLDERS)
+    monkeypatch.undo()
+    state, path = checkpoint.load(str(tmp_path / 'model' / 'digits'))[1:3]
+    assert (len(state['results']), state['step']) == (1, 4)
+    class_folders({'a': 4, 'f': 5})
+    (tmp_path / 'logs').rename(tmp_path / 'first-logs')
+    rows, text = run_main(data, tmp_path, *FOLDERS)
+    assert '[left_out] %s: increment 1 has other images or more classes now, and begins anew' % path in text
+    assert [row['classes'] for row in rows] == [2, 4, 6] and events(text, 'train')[0]['step'] == '1'
+    assert sorted(stored(tmp_path, 'increment-2', 'network.npz')['dense/bias'].shape) == [6]
 
 
 def test_the_log_is_deleted_or_the_disk_is_full(tmp_path):
