@@ -150,7 +150,7 @@ PREPARED = {RECIPES['digits']['DATA_DIR']: prepare_digits, RECIPES['cifar100']['
 
 
 def main(arguments):
-    """Runs the experiment, from its beginning or from the last increment that an earlier part of the run finished.
+    """Runs the experiment, from its beginning or from the last checkpoint of an earlier part of the run.
 
     Args:
         arguments: list of str, the overrides `--NAME=value`.
@@ -171,6 +171,8 @@ def main(arguments):
         faults = settings.changes(s, state['settings'], resumed)
     data, plan, missing = protocol.read(s, faults, PREPARED, state)
     data.left_out += damaged
+    if s.FIRST_INCREMENT_FROM and not resumed and not missing:
+        arrays, state = protocol.first_increment(s, data, plan)
     finished = len(state['results']) == len(plan)
     if finished:
         print('%s: this run is finished, and %s has no other classes than its %d; another MODEL_DIR begins a new run\n%s'
@@ -181,24 +183,22 @@ def main(arguments):
         raise Fault('\n'.join(missing))
     if finished or s.PLAN_ONLY:
         return state['results']
-    if s.FIRST_INCREMENT_FROM and not resumed:
-        arrays, state = protocol.first_increment(s, data, plan)
     if s.DETERMINISTIC:
         tensorflow.config.experimental.enable_op_determinism()
-    try:
-        with checkpoint.lock(folder), stop.watched():
+    with checkpoint.lock(folder, resumed), stop.watched():
+        try:
             return learn(s, data, plan, arrays, state, resumed)
-    except checks.BrokenImages:
-        if not s.LEAVE_OUT_BROKEN:
-            raise
-    return main(arguments)  # goes on from the last checkpoint without them, and names them
+        except checks.BrokenImages:
+            if not s.LEAVE_OUT_BROKEN or stop.asked():
+                raise
+    return main(arguments + ['--DECODE_ALL=True'])  # goes on from the last checkpoint without them, and names them
 
 
 def learn(s, data, plan, arrays, state, resumed):
     """What is not done yet of the increments, in the order of the method.
 
     Args:
-        s: settings. data, plan: from `protocol.read`. arrays, state, resumed: from `checkpoint.load`.
+        s: settings. data, plan: from `protocol.read`. arrays, state, resumed: from `checkpoint.load`, or `first_increment`.
 
     Returns:
         list of dict, the rows of the closing table.
@@ -208,17 +208,17 @@ def learn(s, data, plan, arrays, state, resumed):
     # By increment: the fits of the correction, rows of the closing table, top-1 on the classes of each increment.
     fits, rows, matrix = [bic_layer.Fit(*fit) for fit in state['fits']], list(state['results']), list(state['matrix'])
     exemplars = data.train[:plan[len(rows)].num_old]  # by label: training images of an old class, in order of choice
-    weights = checkpoint.network(arrays, state['step'])  # the previous network's, dict from name to array, or None
-    weights = weights and resnet_model.grown(weights, len(data.names), s.SEED)
-    within = state  # where an earlier part of the run was, within the increment to begin with
+    # The previous network's weights, dict from name to array, or None; where an earlier part of the run was.
+    weights, within = resnet_model.grown(checkpoint.network(arrays, state['step']), len(data.names), s.SEED), state
     state = dict(state, settings=settings.fixed(s), sizes=[now.num_seen - now.num_old for now in plan],
                  classes=protocol.known_classes(s, data, state), fits=fits, results=rows, matrix=matrix)
 
     def save(values, step, sums):
+        nonlocal resumed
         state.update(exemplars=[protocol.relative(s, data, images) for images in exemplars], step=step, sums=sums,
                      hours=hours_before + (time.time() - began) / 3600)
-        write('save', increment=now.increment, dir=checkpoint.save('%s/%s' % (s.MODEL_DIR, s.DATASET), values, state))
-
+        resumed = checkpoint.save('%s/%s' % (s.MODEL_DIR, s.DATASET), values, state, resumed)
+        write('save', increment=now.increment, dir=resumed)
     for now in plan[len(rows):]:
         k, num_old, num_seen = now.increment, now.num_old, now.num_seen
         train = np.concatenate(exemplars + data.train[num_old:num_seen])                # [now.train]
@@ -258,11 +258,11 @@ def learn(s, data, plan, arrays, state, resumed):
                          top5_before=accuracy['off'][1], top5=accuracy['on'][1], beta=fits[k].beta, gamma=fits[k].gamma,
                          train=len(train), val=len(val), test=len(test)))
         matrix.append(by_increment['on'])
-        save(weights, 0, [])
-        steps_done += settings.num_steps(s, now) - within['step']
-        within = checkpoint.NOTHING
+        steps_done, within = steps_done + settings.num_steps(s, now) - within['step'], checkpoint.NOTHING
         left = sum(settings.num_steps(s, later) for later in plan[k + 1:]) / steps_done if steps_done else float('nan')
-        results.close(s, write, rows, matrix, state['hours'], (time.time() - began) / 3600 * left)
+        hours = (time.time() - began) / 3600
+        results.close(s, write, rows, matrix, hours_before + hours, hours * left)
+        save(weights, 0, [])
     results.finish(write, data, rows, by_class)
     return rows
 
@@ -381,7 +381,7 @@ def train_classifier(s, session, model, plan, now, data, train, within, write, s
         with checks.explained(data.paths[train]):
             values = session.run(dict(model.losses, train_op=model.train_op, waited=model.waited), {model.rate: rate})
         if not np.isfinite(values['loss']):
-            raise Fault('increment=%d epoch=%d step=%d: loss=%s; a lower LEARNING_RATE (now %s) may help'
+            raise Fault('increment=%d epoch=%d step=%d: loss=%s; a lower LEARNING_RATE (now %s) may help, in another MODEL_DIR'
                         % (k, step * s.BATCH_SIZE // now.train, step + 1, values['loss'], s.LEARNING_RATE))
         sums.append([float(values[name]) for name in model.losses])
         if step > first:

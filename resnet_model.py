@@ -213,11 +213,13 @@ def grown(weights, num_classes, seed):
     """A network whose dense layer is to tell more classes apart: the new columns start as at first, all else stays.
 
     Args:
-        weights: dict from name to array. num_classes: int, at least the number of columns there are. seed: int.
+        weights: dict from name to array, or None. num_classes: int, at least the number of columns there are. seed: int.
 
     Returns:
-        dict from name to array.
+        dict from name to array; None for None.
     """
+    if weights is None:
+        return None
     features, columns = weights['dense/kernel'].shape
     if num_classes == columns:
         return weights

@@ -25,18 +25,23 @@ def explained(paths):
     """
     try:
         yield
-    except (tf.errors.ResourceExhaustedError, MemoryError) as error:
-        raise Fault('out of memory (%s); stop what else is using it; the same command goes on from the last checkpoint. If it '
-                    'is too little: a smaller KEEP_GB, or in another MODEL_DIR a smaller BATCH_SIZE, IMAGE_SIZE or RESNET_DEPTH'
-                    % str(getattr(error, 'message', error)).split('\n')[0])
-    except tf.errors.OpError:
+    except (tf.errors.OpError, MemoryError) as error:
+        lines = [line for line in str(error).split('\n') if isinstance(error, MemoryError) or 'OOM' in line or 'allocat' in line]
+        if isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError)) and lines:
+            raise Fault('out of memory (%s); stop what else is using it, and the same command goes on from the last checkpoint. '
+                        'If it is too little: a smaller KEEP_GB, or in another MODEL_DIR a smaller BATCH_SIZE, IMAGE_SIZE or '
+                        'RESNET_DEPTH' % lines[0].strip())
         paths = sorted(set(paths))
-        broken = unreadable(paths, False) or unreadable(paths, True)  # decoding them all takes long and is seldom needed
+        broken = unreadable(paths, False)
+        if not broken and isinstance(error, tf.errors.InvalidArgumentError):
+            print('an image may be broken: decoding %d of them to find it' % len(paths), flush=True)
+            broken = unreadable(paths, True)
         if not broken:
             raise
         faults = []
         lists.report(faults, ['%s: %s; mend it, and the same command goes on from the last checkpoint, or do without with '
-                              'LEAVE_OUT_BROKEN=True' % (os.fsdecode(path), reason) for path, reason in broken.items()])
+                              'LEAVE_OUT_BROKEN=True and DECODE_ALL=True' % (os.fsdecode(path), reason)
+                              for path, reason in broken.items()])
         raise BrokenImages('\n'.join(faults))
 
 

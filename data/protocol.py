@@ -187,7 +187,8 @@ def first_increment(s, data, plan):
     except (OSError, ValueError) as error:
         raise Fault('FIRST_INCREMENT_FROM=%s: %s is not the first increment of a run (%s)'
                     % (s.FIRST_INCREMENT_FROM, path, error))
-    faults = list(settings.changes(s, state['settings'], path, settings.LATER).values())
+    faults = list(settings.changes(s, state['settings'], path, settings.LATER,
+                                   'without FIRST_INCREMENT_FROM it is trained anew').values())
     trained = digest(s, data, np.concatenate(data.train[:plan[0].num_seen]))
     if trained != state['trained'] or len(network['dense/bias']) != len(data.names):
         faults.append('FIRST_INCREMENT_FROM=%s: that network was trained on other images, or has another number of classes'

@@ -202,16 +202,17 @@ def memory_faults(s, sizes):
                            % (s.MEMORY_SIZE, s.VAL_FRACTION, olds[-1], olds[-1] * share)}
 
 
-def changes(s, stored, where, but=()):
+def changes(s, stored, where, but=(), remedy='another MODEL_DIR begins a new run'):
     """Settings that affect results and are not what they were in another part of the run, or in the run it begins with.
 
     Args:
         s: settings. stored: dict, those of that part. where: str, the folder that has them. but: names that may differ.
+        remedy: str.
 
     Returns:
         dict like that of `read`.
     """
-    return {name: '%s=%s: %s has %s; another MODEL_DIR begins a new run' % (name, getattr(s, name), where, stored.get(name))
+    return {name: '%s=%s: %s has %s; %s' % (name, getattr(s, name), where, stored.get(name), remedy)
             for name, value in fixed(s).items() if name not in but and value != stored.get(name)}
 
 

@@ -19,8 +19,8 @@ NOTHING = dict(settings={}, sizes=[], classes=[], exemplars=[], fits=[], results
                sums=[])
 
 
-def save(folder, arrays, state):
-    """Writes increment-<k>/, or within an increment increment-<k>-step-<n>/, of which the last two are kept.
+def save(folder, arrays, state, before=None):
+    """Writes increment-<k>/, or within an increment increment-<k>-step-<n>/, of which the one before is kept.
 
     First network.npz, then state.json, which completes it; each whole or not at all, so that the checkpoints before it stay good
     whenever the process is killed.
@@ -33,6 +33,7 @@ def save(folder, arrays, state):
             exemplars, their paths by label in order of choice, of the classes learnt; fits, results and matrix, one entry per
             increment done; hours so far; trained, the digest of the increment's training set; step, how many of it are done
             within an increment, else 0; sums, the losses of its steps since the last [train] line.
+        before: str or None, the checkpoint that this run saved last, or began with: known to be whole.
 
     Returns:
         str, the checkpoint's folder.
@@ -54,16 +55,15 @@ def save(folder, arrays, state):
             descriptor = os.open(changed, os.O_RDONLY)
             os.fsync(descriptor)
             os.close(descriptor)
-        within = [other for other in _newest_first(folder) if 'step' in other] if step else []
-        earlier = within[within.index(name) + 1:][:1] if step else []
-        for other in set(within) - {name, *earlier}:  # later ones are of a training set that is no more
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(os.path.join(folder, other, 'state.json'))  # first: what is not complete is not looked at
-            shutil.rmtree(os.path.join(folder, other))
-        return path
     except OSError as error:
         raise Fault('%s: cannot be written (%s); free space or mend it, and the same command goes on from the checkpoint before'
                     % (path, error.strerror))
+    for other in _newest_first(folder) if step else ():
+        if 'step' in other and other not in (name, os.path.basename(before or '')):
+            with contextlib.suppress(OSError):
+                os.remove(os.path.join(folder, other, 'state.json'))  # first: what is not complete is not looked at
+            shutil.rmtree(os.path.join(folder, other), ignore_errors=True)
+    return path
 
 
 def load(folder):
@@ -84,22 +84,27 @@ def load(folder):
     damaged = []
     for name in _newest_first(folder):
         path = os.path.join(folder, name)
-        if os.path.exists(os.path.join(path, 'state.json')):
-            try:
-                return read(path) + (path, damaged)
-            except Fault:
-                raise
-            except (FileNotFoundError, ValueError) as error:
-                damaged.append('%s: %s' % (path, error))
-            except OSError as error:
-                raise Fault('%s: cannot be read (%s)' % (error.filename, error.strerror))
+        try:
+            return read(path) + (path, damaged)
+        except Fault:
+            raise
+        except ValueError as error:
+            damaged.append('%s: %s' % (path, error))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if error.filename.endswith('network.npz'):  # without state.json it was never complete
+                damaged.append('%s: network.npz is not there' % path)
+        except OSError as error:
+            raise Fault('%s: cannot be read (%s)' % (error.filename, error.strerror))
     if damaged:
         raise Fault('%s; no other checkpoint is there; delete it to begin anew' % '\n'.join(damaged))
     return None, NOTHING, None, []
 
 
 def read(path):
-    """The arrays and the state in one checkpoint's folder.
+    """One checkpoint's folder.
+
+    Returns:
+        arrays, state: as `load` gives them.
 
     Raises:
         ValueError: it is damaged. Fault: it has another format. OSError.
@@ -144,15 +149,18 @@ def _newest_first(folder):
 
 
 @contextlib.contextmanager
-def lock(folder):
+def lock(folder, newest):
     """Keeps other runs out of a folder; the system gives it free when this process ends, however it ends.
 
+    Args:
+        folder: str. newest: str or None, the checkpoint that `load` gave.
+
     Raises:
-        Fault: another run has it, or the folder cannot be written.
+        Fault: another run has it, or had it since; or the folder cannot be written.
     """
     try:
         os.makedirs(folder, exist_ok=True)
-        file = open(os.path.join(folder, 'lock'), 'a+')
+        file = open(os.path.join(folder, 'lock'), 'a+b', buffering=0)
     except OSError as error:
         raise Fault('%s: cannot be written (%s)' % (folder, error.strerror))
     with file:
@@ -161,12 +169,14 @@ def lock(folder):
         except BlockingIOError:
             file.seek(0)
             raise Fault('%s: another run is writing there (%s); wait for its end, or choose another MODEL_DIR'
-                        % (folder, file.read().strip()))
+                        % (folder, file.read().decode()))
         except OSError as error:
             raise Fault('%s: cannot be locked (%s); choose another MODEL_DIR' % (folder, error.strerror))
-        file.truncate(0)
-        file.write('process %d on %s' % (os.getpid(), platform.node()))
-        file.flush()
+        if load(folder)[2] != newest:
+            raise Fault('%s: another run has just written there; repeat the command to go on from that' % folder)
+        with contextlib.suppress(OSError):  # a full disk: locked all the same
+            file.truncate(0)
+            file.write(('process %d on %s' % (os.getpid(), platform.node())).encode())
         yield
 
 

@@ -1,9 +1,10 @@
-"""Ctrl-C and SIGTERM, which schedulers send: the run ends where it can go on from, and a second one ends it at once."""
+"""Ctrl-C, SIGTERM, which schedulers send, and SIGHUP, of a lost terminal: the run ends where it can go on from; a second one
+ends it at once."""
 import contextlib
 import signal
 
 STATUS = 75  # of the process then; EX_TEMPFAIL, "try again", in BSD's sysexits.h
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _asked = []
 
 
@@ -13,13 +14,13 @@ class Stopped(Exception):
 
 @contextlib.contextmanager
 def watched():
-    """Notes the first signal for `asked`."""
+    """Notes the first signal for `asked`; what is ignored from outside, as by nohup, stays so."""
     def note(number, _):
         _asked.append(number)
-        for each in _SIGNALS:
+        for each in before:
             signal.signal(each, signal.SIG_DFL)
 
-    before = {number: signal.signal(number, note) for number in _SIGNALS}
+    before = {number: signal.signal(number, note) for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN}
     try:
         yield
     finally:

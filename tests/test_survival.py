@@ -59,7 +59,7 @@ def logs_of(folder):
 
 
 # Batches of 7: 11 steps of increment 0, 3 of its test, 4 of herding; 13 steps of increment 1, 2 of validation, 4 of test, 5.
-@pytest.mark.parametrize('questions', [0, 10, 15, 24, 34])
+@pytest.mark.parametrize('questions', [4, 15, 30])
 def test_a_stopped_run_goes_on_where_it_was(questions, handful, whole, tmp_path, monkeypatch):
     """In training, before its last step, after it, in the test and in herding of both increments: the same bits and lines."""
     stopping_after(monkeypatch, questions)
@@ -223,7 +223,7 @@ def test_an_image_breaks_during_the_run(part, change, copied, whole, tmp_path, m
     run_main(str(copied), tmp_path, *OFTEN)
     assert_same_end(tmp_path, whole[0])
 
-    changed = breaking(monkeypatch, part, os.remove)
+    changed = breaking(monkeypatch, part, change)
     rows = imagenet_main.main(arguments(str(copied), tmp_path / 'without', *OFTEN, '--KEEP_GB=0', '--LEAVE_OUT_BROKEN=True'))
     assert [(row['train'], row['test']) for row in rows] == [(25, 15), (29, 24) if part == 'train' else (30, 23)]
     texts = logs_of(tmp_path / 'without')
@@ -266,10 +266,10 @@ def test_the_log_is_deleted_or_the_disk_is_full(tmp_path):
 def test_out_of_memory():
     with pytest.raises(Fault, match='out of memory .OOM when allocating.*a smaller BATCH_SIZE, IMAGE_SIZE or RESNET_DEPTH'):
         with checks.explained(np.array([], object)):
-            raise tf.errors.ResourceExhaustedError(None, None, 'OOM when allocating tensor with shape[9]\nmore')
-    with pytest.raises(tf.errors.InternalError):      # of another kind: TensorFlow's own message
-        with checks.explained(np.array([SCRIPT.encode()], object)[:0]):
-            raise tf.errors.InternalError(None, None, 'cuDNN')
+            raise tf.errors.ResourceExhaustedError(None, None, 'Graph execution error:\nOOM when allocating tensor\nmore')
+    for kind in (tf.errors.InternalError, tf.errors.ResourceExhaustedError):      # of another kind: TensorFlow's own message
+        with pytest.raises(kind), checks.explained(np.array([], object)):
+            raise kind(None, None, 'cuDNN, or too many open files')
 
 
 def test_the_first_increment_of_another_run(handful, whole, tmp_path, monkeypatch):
@@ -285,10 +285,10 @@ def test_the_first_increment_of_another_run(handful, whole, tmp_path, monkeypatc
     assert lines(text) == [line for line in lines(whole[1]) if not line.startswith('[train]   increment=0')]
     _, text = run_main(handful, tmp_path / 'other', '--GAMMA_PENALTY=0.5', *more)
     assert events(text, 'bias')[0]['beta'] != events(whole[1], 'bias')[0]['beta']
-    with pytest.raises(Fault, match='SEED=2: .*increment-0 has 1; another MODEL_DIR'):
+    with pytest.raises(Fault, match='SEED=2: .*increment-0 has 1; without FIRST_INCREMENT_FROM it is trained anew'):
         run_main(handful, tmp_path / 'refused', '--SEED=2', *more)
     with pytest.raises(Fault, match='FIRST_INCREMENT_FROM=nowhere: nowhere/digits/increment-0 is not the first'):
-        run_main(handful, tmp_path / 'refused', '--FIRST_INCREMENT_FROM=nowhere')
+        run_main(handful, tmp_path / 'refused', '--FIRST_INCREMENT_FROM=nowhere', '--PLAN_ONLY=True')
     (tmp_path / 'swapped').mkdir()
     for name in ('train', 'val', 'val.txt'):
         os.symlink(os.path.join(handful, name), str(tmp_path / 'swapped' / name))
