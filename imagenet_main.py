@@ -219,6 +219,7 @@ def learn(s, data, plan, arrays, state, resumed):
                      hours=hours_before + (time.time() - began) / 3600)
         resumed = checkpoint.save('%s/%s' % (s.MODEL_DIR, s.DATASET), values, state, resumed)
         write('save', increment=now.increment, dir=resumed)
+
     for now in plan[len(rows):]:
         k, num_old, num_seen = now.increment, now.num_old, now.num_seen
         train = np.concatenate(exemplars + data.train[num_old:num_seen])                # [now.train]
@@ -259,9 +260,8 @@ def learn(s, data, plan, arrays, state, resumed):
                          train=len(train), val=len(val), test=len(test)))
         matrix.append(by_increment['on'])
         steps_done, within = steps_done + settings.num_steps(s, now) - within['step'], checkpoint.NOTHING
-        left = sum(settings.num_steps(s, later) for later in plan[k + 1:]) / steps_done if steps_done else float('nan')
-        hours = (time.time() - began) / 3600
-        results.close(s, write, rows, matrix, hours_before + hours, hours * left)
+        hours, left = (time.time() - began) / 3600, sum(settings.num_steps(s, later) for later in plan[k + 1:])
+        results.close(s, write, rows, matrix, hours_before + hours, hours * left / steps_done if steps_done else float('nan'))
         save(weights, 0, [])
     results.finish(write, data, rows, by_class)
     return rows
