@@ -235,13 +235,13 @@ def test_classes_that_come_while_a_run_is_stopped(class_folders, tmp_path, monke
     data = class_folders({'d': 0, 'b': 1, 'e': 2, 'c': 3})
     stopping_after(monkeypatch, 12)
     with pytest.raises(stop.Stopped):
-        run_main(data, tmp_path, *FOLDERS)
+        run_main(data, tmp_path, *FOLDERS, '--RESNET_DEPTH=20')
     monkeypatch.undo()
     state, path = checkpoint.load(str(tmp_path / 'model' / 'digits'))[1:3]
     assert (len(state['results']), state['step']) == (1, 4)
     class_folders({'a': 4, 'f': 5})
     (tmp_path / 'logs').rename(tmp_path / 'first-logs')
-    rows, text = run_main(data, tmp_path, *FOLDERS)
+    rows, text = run_main(data, tmp_path, *FOLDERS, '--RESNET_DEPTH=20')
     assert '[left_out] %s: increment 1 has other images or more classes now, and begins anew' % path in text
     assert [row['classes'] for row in rows] == [2, 4, 6] and events(text, 'train')[0]['step'] == '1'
     assert sorted(stored(tmp_path, 'increment-2', 'network.npz')['dense/bias'].shape) == [6]
