@@ -370,15 +370,15 @@ def train_classifier(s, session, model, plan, now, data, train, within, write, s
     Raises:
         Fault: the loss is not finite; images cannot be read any more. Stopped: as was asked, after having saved.
     """
-    k, steps, first = now.increment, settings.num_steps(s, now), within['step']
+    k, steps, first, paths = now.increment, settings.num_steps(s, now), within['step'], data.paths[train]
     later = sum(settings.num_steps(s, other) for other in plan[k + 1:])
-    with checks.explained(data.paths[train]):
+    with checks.explained(paths):
         session.run(model.train_batches.initializer, training_feed(s, model, data, train))
     sums, saved = list(within['sums']), time.time()
     images, seconds, waited = 0, 0.0, 0.0  # since the last line; the first step, with TensorFlow's start-up, is not timed
     for step in write.progress(range(first, steps), 'increment=%d' % k):
         rate, began = settings.learning_rate(s, now.train, step), time.time()
-        with checks.explained(data.paths[train]):
+        with checks.explained(paths):
             values = session.run(dict(model.losses, train_op=model.train_op, waited=model.waited), {model.rate: rate})
         if not np.isfinite(values['loss']):
             raise Fault('increment=%d epoch=%d step=%d: loss=%s; a lower LEARNING_RATE (now %s) may help, in another MODEL_DIR'
@@ -396,9 +396,9 @@ def train_classifier(s, session, model, plan, now, data, train, within, write, s
                   input_wait=waited / seconds if images else float('nan'),
                   hours_left=(steps - step - 1 + later) * s.BATCH_SIZE / speed / 3600)
             sums, images, seconds, waited = [], 0, 0.0, 0.0
-        epochs = [count * s.BATCH_SIZE // (s.CHECKPOINT_EPOCHS * now.train) for count in (step, step + 1) if s.CHECKPOINT_EPOCHS]
-        asked = stop.asked()
-        if asked or step == steps - 1 or len(set(epochs)) > 1 or time.time() - saved > 60 * s.CHECKPOINT_MINUTES:
+        every, asked = s.CHECKPOINT_EPOCHS * now.train, stop.asked()
+        border = every and (step + 1) * s.BATCH_SIZE // every > step * s.BATCH_SIZE // every
+        if asked or step == steps - 1 or border or time.time() - saved > 60 * s.CHECKPOINT_MINUTES:
             save(session.run(model.variables), step + 1, sums)
             saved = time.time()
         if asked:
@@ -417,16 +417,16 @@ def evaluate(s, session, model, now, data, images):
     Raises:
         Fault: a logit is not finite; images cannot be read any more. Stopped: as was asked.
     """
-    session.run(model.evaluation_batches.initializer, {model.paths: data.paths[images], model.labels: data.labels[images]})
-    for _ in range(0, len(images), s.BATCH_SIZE):
-        if stop.asked():
-            raise stop.Stopped()
-        with checks.explained(data.paths[images]):
+    with checks.explained(data.paths[images]):
+        session.run(model.evaluation_batches.initializer, {model.paths: data.paths[images], model.labels: data.labels[images]})
+        for _ in range(0, len(images), s.BATCH_SIZE):
+            if stop.asked():
+                raise stop.Stopped()
             features, logits, labels_of_batch = session.run(model.evaluated)
-        if not np.isfinite(logits).all():
-            raise Fault('increment=%d: the trained network gives logits that are not finite; a lower LEARNING_RATE (now %s) '
-                        'may help' % (now.increment, s.LEARNING_RATE))
-        yield features, logits[:, :now.num_seen], labels_of_batch
+            if not np.isfinite(logits).all():
+                raise Fault('increment=%d: the trained network gives logits that are not finite; a lower LEARNING_RATE (now %s) '
+                            'may help' % (now.increment, s.LEARNING_RATE))
+            yield features, logits[:, :now.num_seen], labels_of_batch
 
 
 def update_memory(s, session, model, data, exemplars, now, write):

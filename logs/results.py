@@ -49,8 +49,7 @@ def close(s, write, rows, matrix, hours, hours_left):
                 for suffix, first in (('', 0), ('_excl_first', 1)) for metric in ('top1', 'top5')}
     write('result', increment=last['increment'], seen_classes=last['classes'],
           **{key: last[key] for key in ('top1', 'top5', 'top1_before', 'top5_before', 'beta', 'gamma')},
-          **averages, forgetting_top1=forgetting(matrix), hours=hours,
-          hours_left=hours_left)
+          **averages, forgetting_top1=forgetting(matrix), hours=hours, hours_left=hours_left)
     for title, key in (('beta    : ', 'beta'), ('gamma   : ', 'gamma'), ('accuracy: ', s.HEADLINE)):
         write.text(' '.join([title] + [str(np.array([row[key]], np.float32)) for row in rows]))
 
