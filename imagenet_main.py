@@ -5,9 +5,7 @@
 Edit the constants below, or override any of them for one run with --NAME=value. Sources: [P] the paper, [C] the authors'
 code; where they differ, [C] produced the published numbers and is followed, and the comment names the difference.
 """
-import ctypes
 import itertools
-import multiprocessing
 import os
 import sys
 import time
@@ -21,12 +19,11 @@ os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')  # TensorFlow 2 has it off o
 import numpy as np
 import tensorflow
 import tensorflow.compat.v1 as tf
-from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 import bic_layer
 import exemplar
 import resnet_model
-from data import Fault, batches, checks, prepare_cifar100, prepare_digits, protocol, settings
+from data import Fault, batches, checks, machine, prepare_cifar100, prepare_digits, protocol, settings
 from logs import checkpoint, log, results, stop
 
 # ---- The run -----------------------------------------------------------------------------------------------------------
@@ -78,7 +75,7 @@ RECIPES = {
         BATCH_SIZE=32,                          # images per step
         LEARNING_RATE=0.05,                     # the first rate, for this BATCH_SIZE
         WEIGHT_DECAY=1e-4,                      # factor of the sum of l2_loss over kernels and the dense bias
-        MIXED_PRECISION=False,                  # True: 16 bits where the machine is made for it, see `precision`; else 32
+        MIXED_PRECISION=False,                  # True: 16 bits where the machine is made for it, see data/machine.py; else 32
         BATCH_NORM_DECAY=0.9,                   # momentum of the moving averages; few hundred steps need a low one
         HEADLINE='top1'),                       # metric of the authors' closing line `accuracy:`, top1 or top5
     'imagenet100': dict(                        # the first 100 classes of ILSVRC2012 [C]
@@ -162,8 +159,8 @@ def main(arguments):
         Fault: what the user must mend; found before any training where it can be. Stopped: by Ctrl-C or SIGTERM.
     """
     tf.get_logger().setLevel('ERROR')
-    if not num_gpus():
-        keep_freed_memory()
+    if not machine.num_gpus():
+        machine.keep_freed_memory()
     s, faults = settings.read(globals(), RECIPES, arguments)
     folder = '%s/%s' % (s.MODEL_DIR, s.DATASET)
     arrays, state, resumed, damaged = (None, checkpoint.NOTHING, None, []) if faults else checkpoint.load(folder)
@@ -178,7 +175,7 @@ def main(arguments):
         print('%s: this run is finished, and %s has no other classes than its %d; another MODEL_DIR begins a new run\n%s'
               % (folder, s.DATA_DIR, len(data.names), log.table(state['results'])))
     elif s.PLAN_ONLY:
-        log.begin(s, data, plan, state, resumed, **machine(s))
+        log.begin(s, data, plan, state, resumed, **machine.described(s))
     if missing:
         raise Fault('\n'.join(missing))
     if finished or s.PLAN_ONLY:
@@ -203,7 +200,7 @@ def learn(s, data, plan, arrays, state, resumed):
     Returns:
         list of dict, the rows of the closing table.
     """
-    write = log.begin(s, data, plan, state, resumed, **machine(s))
+    write = log.begin(s, data, plan, state, resumed, **machine.described(s))
     began, hours_before, steps_done = time.time(), state['hours'], 0
     # By increment: the fits of the correction, rows of the closing table, top-1 on the classes of each increment.
     fits, rows, matrix = [bic_layer.Fit(*fit) for fit in state['fits']], list(state['results']), list(state['matrix'])
@@ -232,7 +229,7 @@ def learn(s, data, plan, arrays, state, resumed):
         with tf.Graph().as_default():
             model = build(s, plan, now, fits, within['step'])
             tf.get_default_graph().finalize()
-            with tf.Session(config=session_config(s)) as session:
+            with tf.Session(config=machine.session_config(s)) as session:
                 # Stage 1: the classifier, from the previous increment's weights, distilled from the stored network.
                 session.run(model.initializer, {model.variables[name].initial_value: value for name, value in arrays.items()}
                             if within['step'] else first_weights(s, model, weights))
@@ -284,7 +281,7 @@ def build(s, plan, now, fits, first_step=0):
     tf.set_random_seed(s.SEED)  # DETERMINISTIC asks for one; what is drawn is never used
     k, num_old, num_seen = now.increment, now.num_old, now.num_seen
     model = types.SimpleNamespace(rate=tf.placeholder(tf.float32, []))
-    data_format = 'channels_first' if num_gpus() else 'channels_last'
+    data_format = 'channels_first' if machine.num_gpus() else 'channels_last'
 
     def network(scope, images, training, reuse=False):
         with tf.variable_scope(scope, reuse=reuse):
@@ -325,7 +322,7 @@ def build(s, plan, now, fits, first_step=0):
     # The optimiser, in a scope of its own: its momentum must not be taken for a part of the network.
     with tf.variable_scope('optimizer'):
         optimizer = bic_layer.Momentum(model.rate, s.MOMENTUM)
-        if precision(s) == 'float16':  # small gradients vanish in it: the loss is scaled up, and down again
+        if machine.precision(s) == 'float16':  # small gradients vanish in it: the loss is scaled up, and down again
             optimizer = tf.train.experimental.enable_mixed_precision_graph_rewrite(optimizer)
         step = optimizer.minimize(loss, var_list=student)
     model.train_op = tf.group(step, tf.get_collection(tf.GraphKeys.UPDATE_OPS))
@@ -445,49 +442,6 @@ def update_memory(s, session, model, data, exemplars, now, write):
     write('memory', increment=now.increment, candidates=sum(map(len, candidates)), exemplars=sum(map(len, chosen)),
           seconds=time.time() - began)
     return chosen
-
-
-# ---- The machine ---------------------------------------------------------------------------------------------------------
-def session_config(s):
-    config = tf.ConfigProto(allow_soft_placement=True, gpu_options=tf.GPUOptions(allow_growth=True))
-    if s.XLA:
-        config.graph_options.optimizer_options.global_jit_level = tf.OptimizerOptions.ON_1
-    if precision(s) == 'bfloat16':
-        config.graph_options.rewrite_options.auto_mixed_precision_onednn_bfloat16 = RewriterConfig.ON
-    return config
-
-
-def keep_freed_memory():
-    """Has the process keep what it frees: on CPUs, giving memory back and fetching it anew takes up to a third of a step."""
-    try:
-        mallopt = ctypes.CDLL('libc.so.6').mallopt
-    except (OSError, AttributeError):  # another C library, with ways of its own
-        return
-    for option, value in ((-4, 0), (-1, -1)):  # M_MMAP_MAX: no block is mapped by itself; M_TRIM_THRESHOLD: none is trimmed
-        mallopt(option, value)
-
-
-def precision(s):
-    """What convolutions and products compute in: float16 on GPUs from Volta on, bfloat16 on CPUs made for it (TensorFlow 2)."""
-    if not s.MIXED_PRECISION:
-        return 'float32'
-    if num_gpus():
-        return 'float16'
-    try:
-        with open('/proc/cpuinfo') as file:
-            units = {'avx512_bf16', 'amx_bf16'} & set(file.read().split())
-    except OSError:
-        units = set()
-    return 'bfloat16' if units and hasattr(RewriterConfig(), 'auto_mixed_precision_onednn_bfloat16') else 'float32'
-
-
-def machine(s):
-    """What the [env] line says of it, beside versions."""
-    return dict(device='gpu:%d' % num_gpus() if num_gpus() else 'cpu:%d' % multiprocessing.cpu_count(), precision=precision(s))
-
-
-def num_gpus():
-    return len(tf.config.experimental.list_physical_devices('GPU'))
 
 
 if __name__ == '__main__':

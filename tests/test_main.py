@@ -125,7 +125,7 @@ def steps_(handful, tmp_path):
         train = np.concatenate(data.train)[:plan[1].train]
         with tf.Graph().as_default() as graph:
             model = imagenet_main.build(s, plan, plan[1], [bic_layer.IDENTITY])
-            with tf.Session(config=imagenet_main.session_config(s)) as session:
+            with tf.Session(config=imagenet_main.machine.session_config(s)) as session:
                 session.run(model.initializer, imagenet_main.first_weights(s, model, None))
                 session.run(model.train_batches.initializer, imagenet_main.training_feed(s, model, data, train))
                 losses = [session.run([model.losses['loss'], model.train_op], {model.rate: 0.01})[0] for _ in range(3)]
@@ -135,7 +135,7 @@ def steps_(handful, tmp_path):
 
 def test_bfloat16(steps):
     s, losses, _ = steps('--MIXED_PRECISION=True', *SIZE_33)
-    if imagenet_main.precision(s) == 'float32':
+    if imagenet_main.machine.precision(s) == 'float32':
         pytest.skip('a processor, or a TensorFlow, without bfloat16')
     exact = steps(*SIZE_33)[1]
     assert losses != exact
@@ -145,7 +145,7 @@ def test_bfloat16(steps):
 def test_float16_scales_the_loss_and_the_gradients_back(steps, monkeypatch):
     """As on a GPU; the rewriting itself needs one, so that nothing but the scaling, by a power of two, is seen here."""
     exact = steps(*SIZE_33)[1]
-    monkeypatch.setattr(imagenet_main, 'precision', lambda s: 'float16')
+    monkeypatch.setattr(imagenet_main.machine, 'precision', lambda s: 'float16')
     try:
         _, losses, graph = steps(*SIZE_33)
     finally:
@@ -156,12 +156,12 @@ def test_float16_scales_the_loss_and_the_gradients_back(steps, monkeypatch):
 
 def test_the_graph_for_a_gpu(handful, tmp_path, monkeypatch):
     """Built, not run: channels first in every layer, float16 with loss scaling, memory taken as it is needed, compiled."""
-    monkeypatch.setattr(imagenet_main, 'num_gpus', lambda: 1)
+    monkeypatch.setattr(imagenet_main.machine, 'num_gpus', lambda: 1)
     s, _ = imagenet_main.settings.read(vars(imagenet_main), imagenet_main.RECIPES,
                                        arguments(handful, tmp_path, '--MIXED_PRECISION=True', '--XLA=True'))
     plan = imagenet_main.protocol.read(s, {}, {})[1]
-    assert imagenet_main.precision(s) == 'float16'
-    config = imagenet_main.session_config(s)
+    assert imagenet_main.machine.precision(s) == 'float16'
+    config = imagenet_main.machine.session_config(s)
     assert config.gpu_options.allow_growth
     assert config.graph_options.optimizer_options.global_jit_level == tf.OptimizerOptions.ON_1
     try:
@@ -177,8 +177,8 @@ def test_the_graph_for_a_gpu(handful, tmp_path, monkeypatch):
 
 def test_precision_without_units_for_it(handful, tmp_path):
     s, _ = imagenet_main.settings.read(vars(imagenet_main), imagenet_main.RECIPES, arguments(handful, tmp_path))
-    assert imagenet_main.precision(s) == 'float32'
-    assert 'bfloat16' not in str(imagenet_main.session_config(s))
+    assert imagenet_main.machine.precision(s) == 'float32'
+    assert 'bfloat16' not in str(imagenet_main.machine.session_config(s))
 
 
 def test_the_graph_does_not_grow_with_the_classes(handful, tmp_path):

@@ -68,7 +68,7 @@ def trainer(s, paths=None, classes=10):
             batches.training_batches = lambda *_: tf.data.Dataset.from_tensors(batch).repeat()
         model = main.build(s, plan, plan[1]._replace(train=len(paths) if paths is not None else 1), [bic_layer.IDENTITY])
         batches.training_batches = original
-        session = tf.Session(graph=graph, config=main.session_config(s))
+        session = tf.Session(graph=graph, config=main.machine.session_config(s))
         session.run(model.initializer, main.first_weights(s, model, None))
     feed = {}
     if paths is not None:
@@ -123,7 +123,8 @@ def precision():
     for size in (224, 32):
         made = [settings(MIXED_PRECISION=mixed, IMAGE_SIZE=size) for mixed in (False, True)]
         taken = interleaved(5, *map(trainer, made))[:, :, 0]
-        report('ResNet-18 at %d px, training step: float32 / %s' % (size, main.precision(made[1])), taken[:, 0] / taken[:, 1])
+        report('ResNet-18 at %d px, training step: float32 / %s' % (size, main.machine.precision(made[1])),
+               taken[:, 0] / taken[:, 1])
 
 
 def bias_correction(paths):
@@ -160,7 +161,7 @@ def classes():
 
 
 if __name__ == '__main__':
-    main.keep_freed_memory()
+    main.machine.keep_freed_memory()
     if len(sys.argv) != 2 or not os.path.isdir(sys.argv[1]):
         sys.exit(__doc__)
     files = np.array([os.fsencode(path) for path in sorted(glob.glob(os.path.join(sys.argv[1], '*.[jJ][pP]*[gG]')))], object)
