@@ -89,6 +89,39 @@ def corrected_logits(logits, num_old, beta, gamma):
     return logits * np.where(new, beta, 1.0) + np.where(new, gamma, 0.0)
 
 
+def fit_last_layer(features, labels, kernel, bias, decay):
+    """Retrains the last layer on features of the frozen network, exactly: the paper's bound (Table 3).
+
+    The loss is the mean cross-entropy plus decay * l2_loss of kernel and bias, as in stage 1; it is convex.
+
+    Args:
+        features: float [images, dimensions]. labels: int [images], 0..num_seen-1.
+        kernel: float [dimensions, num_seen], bias: float [num_seen], to start from. decay: float, at least 0.
+
+    Returns:
+        (kernel, bias): float32, the loss's minimum.
+    """
+    features = np.column_stack([features, np.ones(len(features), features.dtype)])
+    start = np.vstack([kernel, bias]).astype(np.float64)
+
+    def loss(flat):
+        weights = flat.reshape(start.shape)
+        value, gradient = decay * np.sum(weights ** 2) / 2, decay * weights
+        for first in range(0, len(labels), 4096):  # the logits of a whole dataset need not fit into memory
+            x, y = features[first:first + 4096], labels[first:first + 4096]
+            logits = x.dot(weights.astype(x.dtype)).astype(np.float64)
+            log_sums = scipy.special.logsumexp(logits, axis=1)
+            value += np.sum(log_sums - logits[np.arange(len(y)), y]) / len(labels)
+            share = np.exp(logits - log_sums[:, None])
+            share[np.arange(len(y)), y] -= 1
+            gradient += x.T.dot(share.astype(x.dtype)) / len(labels)
+        return value, gradient.ravel()
+
+    best = scipy.optimize.minimize(loss, start.ravel(), jac=True, method='L-BFGS-B', options=dict(maxiter=1000, ftol=1e-10))
+    weights = best.x.reshape(start.shape).astype(np.float32)
+    return weights[:-1], weights[-1]
+
+
 def fit_bias(logits, labels, num_old, beta_min, beta_max, gamma_penalty):
     """Stage 2: the (beta, gamma) that minimise the validation loss, exactly (section 5.2, equation 5).
 

@@ -97,13 +97,14 @@ def quota(memory_size, num_old, val_fraction):
     return min(math.ceil(share) - math.ceil(fraction * share), math.floor(share) - validation), validation
 
 
-def plan(train, held, test, sizes, memory_size, val_fraction):
+def plan(train, held, test, sizes, memory_size, val_fraction, joint=False):
     """What each increment will train, validate and test on, from the numbers of images alone.
 
     Args:
         train, held, test: lists of int arrays by label, from `hold_out` and `images_by_label`.
         sizes: list of int, new classes of each increment.
         memory_size: int. val_fraction: float in (0, 1).
+        joint: bool. True: all images of the old classes are trained on, too, not their exemplars alone.
 
     Returns:
         list of Increment. At increment 0 the whole hold-out is reported as validation images and nothing is fitted. After the
@@ -120,7 +121,7 @@ def plan(train, held, test, sizes, memory_size, val_fraction):
             kept = min(kept, exemplars)
         increments.append(Increment(
             k, num_old, num_seen, exemplars, kept, validation,
-            train=int(train[num_old:num_seen].sum() + np.minimum(train[:num_old], exemplars).sum()),
+            train=int(train[num_old:num_seen].sum() + np.minimum(train[:num_old], np.inf if joint else exemplars).sum()),
             val=int(np.minimum(held[:num_seen], validation).sum()), test=int(test[:num_seen].sum())))
         num_old = num_seen
     return increments
@@ -152,6 +153,34 @@ def herding(features, count):
         open_[best] = False
         total += features[best]
     return np.array(chosen, int)
+
+
+def class_mean(features):
+    """What the nearest-mean-of-exemplars classifier compares with (iCaRL, section 3.1): all at unit length.
+
+    Args:
+        features: float [images, dimensions], of a class's exemplars.
+
+    Returns:
+        float64 [dimensions], of length 1.
+    """
+    return _unit(_unit(np.asarray(features, np.float64)).mean(axis=0))
+
+
+def mean_scores(features, means):
+    """Cosines of features and class means: the greatest is the nearest mean's, at unit length.
+
+    Args:
+        features: float [images, dimensions]. means: float64 [num_seen, dimensions], from `class_mean`.
+
+    Returns:
+        float64 [images, num_seen].
+    """
+    return _unit(np.asarray(features, np.float64)).dot(np.transpose(means))
+
+
+def _unit(vectors):
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
 def exact(fraction):

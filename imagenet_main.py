@@ -43,6 +43,10 @@ XLA = False                  # True: compile the graph for the GPU; on a CPU wit
 LEAVE_OUT_BROKEN = False     # do without images that cannot be decoded; False: refuse to start
 
 # ---- The method --------------------------------------------------------------------------------------------------------
+METHOD = 'bic'               # finetune: classification loss on new images and exemplars [P, baseline-1]; distill: and distilling
+                             # loss [P, baseline-2]; bic: and correction; joint: classification loss on all images of all classes;
+                             # joint_last: distill, then the last layer retrained on all images [P, upper bound of table 3]
+EXEMPLAR_SELECTION = 'herding'  # which images the memory keeps of a class: herding, or random [P, table 5]
 CLASS_ORDER = 'random'       # random: one shuffle [C]; icarl: as iCaRL's CIFAR-100 script drew it; sorted: by class number;
                              # or a file of class names, one a line
 CLASS_ORDER_SEED = 1993      # class order and hold-out, never touched by SEED [C]
@@ -147,7 +151,24 @@ PREPARED = {RECIPES['digits']['DATA_DIR']: prepare_digits, RECIPES['cifar100']['
 
 
 def main(arguments):
-    """Runs the experiment, from its beginning or from the last checkpoint of an earlier part of the run.
+    """Runs the experiment; where overrides list several values, one run after the other, and compares them.
+
+    Args:
+        arguments: list of str, the overrides `--NAME=value` or `--NAME=value,value`.
+
+    Returns:
+        list of dict, one per increment: the rows of the closing table; of several runs a list of such lists.
+
+    Raises:
+        Fault, Stopped: see `run`.
+    """
+    each = settings.runs(globals(), RECIPES, arguments)
+    rows = [run(of_run) for of_run in each]
+    return rows if len(rows) > 1 else rows[0]
+
+
+def run(arguments):
+    """One run, from its beginning or from the last checkpoint of an earlier part of it.
 
     Args:
         arguments: list of str, the overrides `--NAME=value`.
@@ -188,7 +209,7 @@ def main(arguments):
         except checks.BrokenImages:
             if not s.LEAVE_OUT_BROKEN or stop.asked():
                 raise
-    return main(arguments + ['--DECODE_ALL=True'])  # goes on from the last checkpoint without them, and names them
+    return run(arguments + ['--DECODE_ALL=True'])  # goes on from the last checkpoint without them, and names them
 
 
 def learn(s, data, plan, arrays, state, resumed):
@@ -205,8 +226,9 @@ def learn(s, data, plan, arrays, state, resumed):
     # By increment: the fits of the correction, rows of the closing table, top-1 on the classes of each increment.
     fits, rows, matrix = [bic_layer.Fit(*fit) for fit in state['fits']], list(state['results']), list(state['matrix'])
     exemplars = data.train[:plan[len(rows)].num_old]  # by label: training images of an old class, in order of choice
-    # The previous network's weights, dict from name to array, or None; where an earlier part of the run was.
-    weights, within = resnet_model.grown(checkpoint.network(arrays, state['step']), len(data.names), s.SEED), state
+    # Where an earlier part of the run was; the previous network's weights, dict from name to array, or None.
+    folder, within = '%s/%s' % (s.MODEL_DIR, s.DATASET), state
+    weights = resnet_model.grown(None if state['step'] else arrays, len(data.names), s.SEED)
     state = dict(state, settings=settings.fixed(s), sizes=[now.num_seen - now.num_old for now in plan],
                  classes=protocol.known_classes(s, data, state), fits=fits, results=rows, matrix=matrix)
 
@@ -214,18 +236,20 @@ def learn(s, data, plan, arrays, state, resumed):
         nonlocal resumed
         state.update(exemplars=[protocol.relative(s, data, images) for images in exemplars], step=step, sums=sums,
                      hours=hours_before + (time.time() - began) / 3600)
-        resumed = checkpoint.save('%s/%s' % (s.MODEL_DIR, s.DATASET), values, state, resumed)
+        resumed = checkpoint.save(folder, values, state, resumed)
         write('save', increment=now.increment, dir=resumed)
 
     for now in plan[len(rows):]:
         k, num_old, num_seen = now.increment, now.num_old, now.num_seen
-        train = np.concatenate(exemplars + data.train[num_old:num_seen])                # [now.train]
+        whole = np.concatenate(data.whole[:num_seen])
+        train = whole if s.METHOD == 'joint' else np.concatenate(exemplars + data.train[num_old:num_seen])  # [now.train]
         val = np.concatenate([held[:now.validation] for held in data.held[:num_seen]])  # [now.val]
         test = np.concatenate(data.test[:num_seen])                                     # [now.test]
         state['trained'] = protocol.digest(s, data, train)
         if within['step'] and (within['trained'] != state['trained'] or len(arrays['resnet/dense/bias']) != len(data.names)):
             write.text('[left_out] %s: increment %d has other images or more classes now, and begins anew' % (resumed, k))
             within = checkpoint.NOTHING
+            weights = resnet_model.grown(checkpoint.network(folder, k - 1), len(data.names), s.SEED)
         with tf.Graph().as_default():
             model = build(s, plan, now, fits, within['step'])
             tf.get_default_graph().finalize()
@@ -236,31 +260,32 @@ def learn(s, data, plan, arrays, state, resumed):
                 train_classifier(s, session, model, plan, now, data, train, within, write, save)
 
                 # Stage 2: the bias correction, on logits of the network, which is frozen now.
-                if k == 0:
-                    fits.append(bic_layer.IDENTITY)
-                else:
-                    outputs = [(None, logits, labels) for _, logits, labels in evaluate(s, session, model, now, data, val)]
-                    logits, labels = (np.concatenate(part) for part in list(zip(*outputs))[1:])
-                    fits.append(bic_layer.fit_bias(logits, labels, num_old, s.BETA_MIN, s.BETA_MAX, s.GAMMA_PENALTY))
-                    write('bias', increment=k, **fits[-1]._asdict(), val=len(val))
-                    results.score(write, now, fits[-1], 'val', outputs)
+                fit, correct = bic_layer.IDENTITY, lambda features, logits: logits
+                if k and s.METHOD == 'bic':
+                    fit, correct = fit_bias(s, session, model, now, data, val, write)
+                elif k and s.METHOD == 'joint_last':
+                    correct = retrain_last_layer(s, session, model, now, data, whole)
+                fits.append(fit)
+
+                # The memory, chosen anew for every seen class with the new network, and the network itself.
+                exemplars, means = update_memory(s, session, model, data, exemplars, now, write)
+                weights = session.run(model.networks['resnet'])
 
                 # The test, before and after the correction.
                 outputs = evaluate(s, session, model, now, data, test)
-                accuracy, by_increment, by_class = results.score(write, now, fits[-1], 'test', outputs, plan)
-
-                # The memory, chosen anew for every seen class with the new network, and the network itself.
-                exemplars = update_memory(s, session, model, data, exemplars, now, write)
-                weights = session.run(model.networks['resnet'])
-        rows.append(dict(increment=k, classes=num_seen, top1_before=accuracy['off'][0], top1=accuracy['on'][0],
-                         top5_before=accuracy['off'][1], top5=accuracy['on'][1], beta=fits[k].beta, gamma=fits[k].gamma,
+                labels, scores = results.score(write, now, 'test', outputs, correct, means, plan)
+        results.record(write.folder, now, data.names, labels, scores, protocol.relative(s, data, test),
+                       [protocol.relative(s, data, images) for images in exemplars])
+        off, on, nme = scores['off'], scores['on'], scores['nme']
+        rows.append(dict(increment=k, classes=num_seen, top1_before=off.top1, top1=on.top1, top5_before=off.top5, top5=on.top5,
+                         top1_nme=nme.top1, top5_nme=nme.top5, beta=fit.beta, gamma=fit.gamma,
                          train=len(train), val=len(val), test=len(test)))
-        matrix.append(by_increment['on'])
+        matrix.append(on.by_increment)
         steps_done, within = steps_done + settings.num_steps(s, now) - within['step'], checkpoint.NOTHING
         hours, left = (time.time() - began) / 3600, sum(settings.num_steps(s, later) for later in plan[k + 1:])
         results.close(s, write, rows, matrix, hours_before + hours, hours * left / steps_done if steps_done else float('nan'))
         save(weights, 0, [])
-    results.finish(write, data, rows, by_class)
+    results.finish(write, data, rows, on.by_class)
     return rows
 
 
@@ -275,8 +300,9 @@ def build(s, plan, now, fits, first_step=0):
     Returns:
         namespace: paths, labels, kept (placeholders of what to train on or to evaluate), train_batches and evaluation_batches
         (iterators), rate (placeholder), train_op, losses (dict of scalars), waited (scalar, seconds for which the step waited
-        for its batch), evaluated (features, logits, labels of an evaluation batch), networks (dict from scope to the network's
-        variables by name), variables (all by name: networks and momentum), initializer (of them).
+        for its batch), weight (float, lambda), decay (float, of weights), evaluated (features, logits, labels of an evaluation
+        batch), networks (dict from scope to the network's variables by name), variables (all by name: networks and momentum),
+        initializer (of them).
     """
     tf.set_random_seed(s.SEED)  # DETERMINISTIC asks for one; what is drawn is never used
     k, num_old, num_seen = now.increment, now.num_old, now.num_seen
@@ -305,17 +331,17 @@ def build(s, plan, now, fits, first_step=0):
         model.waited = clock() - began
     logits = network('resnet', images, training=True)[1][:, :num_seen]             # [batch, num_seen]
     student = tf.trainable_variables('resnet/')  # not the old network's, whose scope begins alike
-    weight = bic_layer.distillation_weight(num_old, num_seen)
-    decay = s.WEIGHT_DECAY * (len(plan) / (k + 1) if s.SCALE_WEIGHT_DECAY else 1)
+    model.weight = 0.0 if s.METHOD in ('finetune', 'joint') else bic_layer.distillation_weight(num_old, num_seen)
+    model.decay = s.WEIGHT_DECAY * (len(plan) / (k + 1) if s.SCALE_WEIGHT_DECAY else 1)
     loss_class = bic_layer.classification_loss(logits, labels)
     loss_distill = tf.zeros([])
-    if num_old:
+    if model.weight:
         # The old network's newest classes were those of the previous increment: its correction applies to them.
         old_logits = network('resnet_old', images, training=False)[1][:, :num_old]  # [batch, num_old]
         old_logits = bic_layer.corrected_logits(old_logits, plan[k - 1].num_old, fits[-1].beta, fits[-1].gamma)
         loss_distill = bic_layer.distillation_loss(logits[:, :num_old], old_logits, s.TEMPERATURE)
-    loss_l2 = decay * bic_layer.l2_loss(student)
-    loss = weight * loss_distill + (1 - weight) * loss_class + loss_l2
+    loss_l2 = model.decay * bic_layer.l2_loss(student)
+    loss = model.weight * loss_distill + (1 - model.weight) * loss_class + loss_l2
     top1 = tf.reduce_mean(tf.cast(tf.equal(tf.argmax(logits, 1, output_type=tf.int32), labels), tf.float32))
     model.losses = dict(loss=loss, loss_class=loss_class, loss_distill=loss_distill, loss_l2=loss_l2, top1=top1)
 
@@ -330,7 +356,7 @@ def build(s, plan, now, fits, first_step=0):
     # Evaluation, with the student's variables.
     images, labels = model.evaluation_batches.get_next()
     model.evaluated = network('resnet', images, training=False, reuse=True) + (labels,)
-    model.networks = {scope: resnet_model.variables(scope) for scope in (['resnet', 'resnet_old'] if num_old else ['resnet'])}
+    model.networks = {scope: resnet_model.variables(scope) for scope in ['resnet', 'resnet_old'][:1 + bool(model.weight)]}
     model.variables = {variable.op.name: variable for variable in tf.global_variables()}
     model.initializer = tf.global_variables_initializer()
     return model
@@ -388,8 +414,7 @@ def train_classifier(s, session, model, plan, now, data, train, within, write, s
         if step in (0, steps - 1) or (step + 1) % s.LOG_STEPS == 0:
             speed = images / seconds if images else float('nan')
             write('train', increment=k, epoch=step * s.BATCH_SIZE // now.train, step=step + 1, lr=rate,
-                  **{'lambda': bic_layer.distillation_weight(now.num_old, now.num_seen)},
-                  **dict(zip(model.losses, np.mean(sums, axis=0))), images_per_sec=speed,
+                  **{'lambda': model.weight}, **dict(zip(model.losses, np.mean(sums, axis=0))), images_per_sec=speed,
                   input_wait=waited / seconds if images else float('nan'),
                   hours_left=(steps - step - 1 + later) * s.BATCH_SIZE / speed / 3600)
             sums, images, seconds, waited = [], 0, 0.0, 0.0
@@ -426,22 +451,52 @@ def evaluate(s, session, model, now, data, images):
             yield features, logits[:, :now.num_seen], labels_of_batch
 
 
+def fit_bias(s, session, model, now, data, val, write):
+    """Stage 2 of bic, on the validation images val, an int array: the Fit, and `correct` as `results.score` wants it."""
+
+    def correct(_, logits):
+        return bic_layer.corrected_logits(logits, now.num_old, fit.beta, fit.gamma)
+
+    outputs = [(None, logits, labels) for _, logits, labels in evaluate(s, session, model, now, data, val)]
+    logits, labels = (np.concatenate(part) for part in list(zip(*outputs))[1:])
+    fit = bic_layer.fit_bias(logits, labels, now.num_old, s.BETA_MIN, s.BETA_MAX, s.GAMMA_PENALTY)
+    write('bias', increment=now.increment, **fit._asdict(), val=len(val))
+    results.score(write, now, 'val', outputs, correct)
+    return fit, correct
+
+
+def retrain_last_layer(s, session, model, now, data, whole):
+    """Stage 2 of joint_last, on all images, an int array: `correct` as `results.score` wants it. The next increment begins with
+    the network as it was: this measures what distill's features are worth, and changes nothing."""
+    features, _, labels = (np.concatenate(part) for part in zip(*evaluate(s, session, model, now, data, whole)))
+    network = session.run(model.networks['resnet'])
+    kernel, bias = bic_layer.fit_last_layer(features, labels, network['dense/kernel'][:, :now.num_seen],
+                                            network['dense/bias'][:now.num_seen], model.decay)
+    return lambda features, _: features.dot(kernel) + bias
+
+
 def update_memory(s, session, model, data, exemplars, now, write):
-    """Herding for every seen class with the new network, from the images just trained on, down to the next quota.
+    """Chooses every seen class's exemplars with the new network, from its exemplars so far, or from its images when it is new.
 
     Args:
         exemplars: list of int arrays, the old classes'. now: exemplar.Increment.
 
     Returns:
-        list of num_seen int arrays, each in order of choice.
+        chosen: list of num_seen int arrays, each in order of choice. means: list of num_seen arrays, see `exemplar.class_mean`.
     """
     began, candidates = time.time(), exemplars + data.train[now.num_old:now.num_seen]
     outputs = evaluate(s, session, model, now, data, np.concatenate(candidates))
     features = (feature for batch, _, _ in outputs for feature in batch)  # one pass; one class at a time is kept
-    chosen = [images[exemplar.herding(list(itertools.islice(features, len(images))), now.kept)] for images in candidates]
+    chosen, means = [], []
+    for label, images in enumerate(candidates):
+        of_class = np.array(list(itertools.islice(features, len(images))))
+        rows = exemplar.herding(of_class, now.kept) if s.EXEMPLAR_SELECTION == 'herding' else (
+            np.random.RandomState([s.SEED, now.increment, label]).permutation(len(images))[:now.kept])
+        chosen.append(images[rows])
+        means.append(exemplar.class_mean(of_class[rows]))
     write('memory', increment=now.increment, candidates=sum(map(len, candidates)), exemplars=sum(map(len, chosen)),
           seconds=time.time() - began)
-    return chosen
+    return chosen, means
 
 
 if __name__ == '__main__':

@@ -16,7 +16,8 @@ def read(s, faults, prepared, state=checkpoint.NOTHING):
 
     What an earlier part of the run decided stands: order, hold-out and test images of its classes come from its state, and
     class folders that were not there yet arrive together in one more increment. Of the classes learnt so far their exemplars,
-    held-out and test images must be there still; their other images may be gone, and images that were added are not used.
+    held-out and test images must be there still (to learn jointly, all); the other images may be gone, and images that were added
+    are not used.
 
     Args:
         s: settings. faults: dict from setting to what is wrong with it, from `settings.read`.
@@ -26,8 +27,8 @@ def read(s, faults, prepared, state=checkpoint.NOTHING):
     Returns:
         data: namespace of names (list of str, the classes by label); paths (object array [images] of bytes) and labels (int
             array [images]), training and test images together; train, held and test, each a list of int arrays by label that
-            index these, where train has the exemplars alone of a class that is learnt already; left_out, list of str: images
-            that are done without, and why.
+            index these, where train has the exemplars alone of a class that is learnt already; whole, the same with all its
+            images that are there; left_out, list of str: images that are done without, and why.
         plan: list of exemplar.Increment. Of those that are done already only the classes count.
         missing: list of str: why this plan cannot be carried out, one line each.
 
@@ -67,7 +68,8 @@ def read(s, faults, prepared, state=checkpoint.NOTHING):
         paths=np.concatenate([train_list.paths, test_list.paths]),
         labels=np.argsort(order)[np.concatenate([train_list.classes, test_list.classes])])
     _divide(s, data, len(train_list.paths), sizes[0], random, state, missing)
-    plan = exemplar.plan(data.train, data.held, data.test, sizes, s.MEMORY_SIZE, s.VAL_FRACTION)
+    joint = s.METHOD == 'joint'
+    plan = exemplar.plan(data.whole if joint else data.train, data.held, data.test, sizes, s.MEMORY_SIZE, s.VAL_FRACTION, joint)
     return data, plan, missing + _batch_faults(s, plan[len(state['results']):])
 
 
@@ -111,14 +113,16 @@ def _divide(s, data, num_train, first_classes, random, state, missing):
 
     data.held = [numbers(label, of_class['held']) for label, of_class in enumerate(state['classes'])] + new_held
     data.test[:known] = [numbers(label, of_class['test']) for label, of_class in enumerate(state['classes'])]
-    data.train[:known] = [numbers(label, paths) for label, paths in enumerate(state['exemplars'])] + [
-        np.setdiff1d(data.train[label], np.concatenate([data.held[label], data.test[label]])) for label in range(learnt, known)]
+    data.whole = [np.setdiff1d(data.train[label], np.concatenate([data.held[label], data.test[label]])) for label in range(known)]
+    data.whole += data.train[known:]
+    data.train = [numbers(label, paths) for label, paths in enumerate(state['exemplars'])] + data.whole[learnt:]
     faults = ['%s: this run needs it, an exemplar, a validation or a test image of class %s, and it is broken or not there any '
               'more; put it back, or do without with LEAVE_OUT_BROKEN=True'
               % (os.path.join(s.DATA_DIR, path), data.names[label]) for label, path in gone]
     faults += ['%s: the images of class %s to train on are not those that this run began with; put them back, or take what is '
                'there with LEAVE_OUT_BROKEN=True, or begin a new run in another MODEL_DIR' % (s.DATA_DIR, data.names[label])
-               for label in range(learnt, known) if digest(s, data, data.train[label]) != state['classes'][label]['train']]
+               for label in range(0 if s.METHOD.startswith('joint') else learnt, known)
+               if digest(s, data, data.whole[label]) != state['classes'][label]['train']]
     if s.LEAVE_OUT_BROKEN:
         data.left_out += [fault.split(';')[0] for fault in faults]
         faults = ['%s: no image of class %s is left to train, to validate or to test on' % (s.DATA_DIR, data.names[label])

@@ -17,6 +17,8 @@ _POSITIVE = (float, lambda v: v > 0, 'a number above 0')
 _SHARE = (float, lambda v: 0 < v < 1, 'a number between 0 and 1, both excluded')
 _SWITCH = (bool, lambda v: True, 'True or False')
 
+METHODS = ('finetune', 'distill', 'bic', 'joint', 'joint_last')
+
 # Every setting: kind, what else must hold, and both in words.
 RULES = {
     'DATASET': (str, lambda v: v != '' and not set(v) & set('/\\'), 'the name of a recipe, without / and \\'),
@@ -34,6 +36,8 @@ RULES = {
                       'False, or True with TensorFlow 2.9 or later'),
     'KEEP_GB': (float, lambda v: v >= 0, 'a number, at least 0'),
     'LEAVE_OUT_BROKEN': _SWITCH,
+    'METHOD': (str, lambda v: v in METHODS, 'one of ' + ' '.join(METHODS)),
+    'EXEMPLAR_SELECTION': (str, lambda v: v in ('herding', 'random'), 'herding or random'),
     'CLASS_ORDER': _TEXT,
     'CLASS_ORDER_SEED': (int, lambda v: 0 <= v < 2 ** 32, 'a whole number from 0 to 4294967295'),
     'TEMPERATURE': _POSITIVE,
@@ -72,7 +76,42 @@ RULES = {
 FREE = ('MODEL_DIR', 'LOG_DIR', 'LOG_STEPS', 'PLAN_ONLY', 'KEEP_GB', 'DECODE_ALL', 'LEAVE_OUT_BROKEN', 'DATA_DIR', 'NUM_CLASSES',
         'HEADLINE', 'CHECKPOINT_EPOCHS', 'CHECKPOINT_MINUTES', 'FIRST_INCREMENT_FROM')
 # What the first increment's network does not depend on.
-LATER = ('TEMPERATURE', 'BETA_MIN', 'BETA_MAX', 'GAMMA_PENALTY')
+LATER = ('METHOD', 'EXEMPLAR_SELECTION', 'TEMPERATURE', 'BETA_MIN', 'BETA_MAX', 'GAMMA_PENALTY')
+
+
+def runs(constants, recipes, arguments):
+    """Several values of a setting are several runs, each with a folder of its own in MODEL_DIR and LOG_DIR; those that agree on
+    all that the first increment depends on train it once.
+
+    Args:
+        constants, recipes: those of `read`. arguments: list of '--NAME=value' or '--NAME=value,value'; lists of values are for
+            settings that affect results, and that are no lists themselves.
+
+    Returns:
+        list of lists of '--NAME=value': the runs, in the order in which they must run; the last list changes fastest.
+
+    Raises:
+        Fault: what is wrong with the settings of any of several runs.
+    """
+    given = dict(argument[2:].partition('=')[::2] for argument in arguments)
+    lists = {name: list(dict.fromkeys(text.split(','))) for name, text in given.items()
+             if ',' in text and name in RULES and name not in FREE + ('DATASET',) and RULES[name][0] is not tuple}
+    if not lists:
+        return [arguments]
+    each, faults, trained_by = [], {}, {}
+    for values in itertools.product(*lists.values()):
+        pairs = ['%s=%s' % pair for pair in zip(lists, values)]
+        folders = ['%s=%s/%s' % (name, given.get(name, constants[name]), ','.join(pairs)) for name in ('MODEL_DIR', 'LOG_DIR')]
+        each.append([argument for argument in arguments if argument[2:].partition('=')[0] not in lists]
+                    + ['--' + pair for pair in pairs + folders])
+        s, wrong = read(constants, recipes, each[-1])
+        faults.update(dict.fromkeys(wrong.values()))
+        first = repr(sorted((name, value) for name, value in fixed(s).items() if name not in LATER))
+        if trained_by.setdefault(first, s.MODEL_DIR) != s.MODEL_DIR and not (s.FIRST_INCREMENT_FROM or s.PLAN_ONLY):
+            each[-1].append('--FIRST_INCREMENT_FROM=' + trained_by[first])
+    if faults:
+        raise Fault('\n'.join(faults))
+    return each
 
 
 def read(constants, recipes, arguments):

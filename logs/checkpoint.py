@@ -13,7 +13,7 @@ import numpy as np
 
 from data import Fault
 
-FORMAT = 2
+FORMAT = 3
 # The state of a run before its first step.
 NOTHING = dict(settings={}, sizes=[], classes=[], exemplars=[], fits=[], results=[], matrix=[], hours=0.0, trained='', step=0,
                sums=[])
@@ -127,12 +127,19 @@ def read(path):
         return {name: archive[name] for name in archive.files}, state
 
 
-def network(arrays, step):
-    """The network of the last increment that is complete, among what `load` gave; dict from name to array, or None."""
-    if arrays is None or not step:
-        return arrays
-    scope = 'resnet_old/'
-    return {name[len(scope):]: value for name, value in arrays.items() if name.startswith(scope)} or None
+def network(folder, increment):
+    """The network after an increment, dict from name to array; None before the first.
+
+    Raises:
+        Fault: it is not there, or damaged.
+    """
+    if increment < 0:
+        return None
+    path = os.path.join(folder, 'increment-%d' % increment)
+    try:
+        return read(path)[0]
+    except (OSError, ValueError) as error:
+        raise Fault('%s: increment %d begins anew from it, and it cannot be read (%s)' % (path, increment + 1, error))
 
 
 def _newest_first(folder):

@@ -26,13 +26,14 @@ class Log:
 
     Args:
         path: str, the log file, or None for standard output alone.
+        folder: str, where whoever writes more of the run than lines puts it; made when need be.
 
     Raises:
         OSError: the file exists or cannot be made. Later, Fault: a line cannot be written.
     """
 
-    def __init__(self, path):
-        self.path = path
+    def __init__(self, path, folder=None):
+        self.path, self.folder = path, folder
         self._file = open(path, 'x', encoding='utf-8', errors='backslashreplace') if path else None
         if hasattr(sys.stdout, 'reconfigure'):
             sys.stdout.reconfigure(errors='backslashreplace')  # class names in any language, on terminals in any
@@ -87,8 +88,8 @@ def begin(s, data, plan, state, resumed, **machine):
     try:
         if not s.PLAN_ONLY:
             os.makedirs(s.LOG_DIR, exist_ok=True)
-        name = 'log-%s-%s' % (s.DATASET, time.strftime('%Y%m%d-%H%M%S'))
-        write = Log(None if s.PLAN_ONLY else os.path.join(s.LOG_DIR, name))
+        name = '%s-%s' % (s.DATASET, time.strftime('%Y%m%d-%H%M%S'))
+        write = Log(None if s.PLAN_ONLY else os.path.join(s.LOG_DIR, 'log-' + name), os.path.join(s.LOG_DIR, 'run-' + name))
     except OSError as error:
         raise Fault('%s: cannot be made (%s)' % (error.filename, error.strerror))
     try:

@@ -1,40 +1,96 @@
 """Results: accuracies from logits, before and after the correction, and the lines that report them."""
+import collections
+import csv
+import os
+
 import numpy as np
 
-import bic_layer
+import exemplar
+from data import Fault
 from logs import log
 
+Score = collections.namedtuple('Score', 'top1 top5 by_increment by_class predicted')
+Score.__doc__ = """What a classifier achieves over all classes seen.
 
-def score(write, now, fit, split, outputs, plan=()):
-    """Accuracy over all classes seen, without and with the correction; writes [eval] and, given the plan, [matrix] lines.
+top1, top5: float. by_increment: list of float, top-1 on the classes of each increment of the plan. by_class: float array
+[num_seen], top-1 on each class; nan for one without images. predicted: int array [images].
+"""
+
+
+def score(write, now, split, outputs, correct, means=None, plan=()):
+    """Accuracy over all classes seen; writes [eval] and [nme] lines and, given the plan, [matrix] and [confusion] lines.
 
     Args:
-        fit: bic_layer.Fit. split: 'val' or 'test'. outputs: iterable like `evaluate`'s. plan: the increments to tell apart.
+        now: exemplar.Increment. split: 'val' or 'test'. outputs: iterable like `evaluate`'s.
+        correct: function from a batch's features and logits to its corrected logits. means: the classes' means, see
+            `exemplar.mean_scores`. plan: the increments to tell apart.
 
     Returns:
-        accuracy: dict from correction, 'off' or 'on', to (top1, top5).
-        by_increment: dict from correction to list of float, top-1 on the classes of each increment of the plan up to now.
-        by_class: float array [num_seen], corrected top-1 on each class; nan for one without images in the split.
+        labels: int array [images].
+        scores: dict of Score: 'off' and 'on', before and after the correction; given means, 'nme', nearest mean of exemplars.
     """
-    ranks, labels = {'off': [], 'on': []}, []
-    for _, logits, of_batch in outputs:
+    classifiers = dict(off=lambda features, logits: logits, on=correct)
+    if means is not None:
+        classifiers['nme'] = lambda features, logits: exemplar.mean_scores(features, means)
+    labels, ranks, predicted = [], {name: [] for name in classifiers}, {name: [] for name in classifiers}
+    for features, logits, of_batch in outputs:
         labels.append(of_batch)
-        ranks['off'].append(rank(logits, of_batch))
-        ranks['on'].append(rank(bic_layer.corrected_logits(logits, now.num_old, fit.beta, fit.gamma), of_batch))
-    labels = np.concatenate(labels)
-    accuracy, by_increment = {}, {}
-    for correction in ('off', 'on'):
-        of_image = np.concatenate(ranks[correction])
+        for name, classify in classifiers.items():
+            values = classify(features, logits)
+            ranks[name].append(rank(values, of_batch))
+            predicted[name].append(values.argmax(axis=1))
+    labels, scores = np.concatenate(labels), {}
+    ends = [then.num_seen for then in plan[:now.increment + 1]]
+    came = np.searchsorted(ends, labels, 'right')  # [images], the increment of the true class
+    for name in classifiers:
+        of_image, said = np.concatenate(ranks[name]), np.concatenate(predicted[name])
         top1, top5 = np.mean(of_image < 1), np.mean(of_image < 5)
-        write('eval', increment=now.increment, split=split, correction=correction, images=len(labels), top1=top1, top5=top5)
-        accuracy[correction] = top1, top5
-        by_increment[correction] = [np.mean(of_image[(labels >= then.num_old) & (labels < then.num_seen)] < 1)
-                                    for then in plan[:now.increment + 1]]
+        by_increment = [np.mean(of_image[came == j] < 1) for j in range(len(ends))]
+        with np.errstate(invalid='ignore'):
+            by_class = np.bincount(labels, of_image < 1, now.num_seen) / np.bincount(labels, minlength=now.num_seen)
+        scores[name] = Score(top1, top5, by_increment, by_class, said)
+        if name == 'nme':
+            write('nme', increment=now.increment, images=len(labels), top1=top1, top5=top5)
+            continue
+        write('eval', increment=now.increment, split=split, correction=name, images=len(labels), top1=top1, top5=top5)
         if plan:
-            write('matrix', increment=now.increment, correction=correction, top1_by_increment=by_increment[correction])
-    with np.errstate(invalid='ignore'):
-        by_class = np.bincount(labels, of_image < 1, now.num_seen) / np.bincount(labels, minlength=now.num_seen)
-    return accuracy, by_increment, by_class
+            write('matrix', increment=now.increment, correction=name, top1_by_increment=by_increment)
+        for j in range(len(ends)):
+            counts = np.bincount(np.searchsorted(ends, said[came == j], 'right'), minlength=len(ends))
+            write('confusion', increment=now.increment, correction=name, true=j, predicted=list(counts))
+    return labels, scores
+
+
+def record(folder, now, names, labels, scores, images, exemplars):
+    """Adds an increment to the tables beside the log: classes.csv, predictions.csv and exemplars.csv.
+
+    Args:
+        folder: str, made if need be. now: exemplar.Increment. names: list of str, the classes by label.
+        labels, scores: from `score` of the test. images: list of str, the paths of the test images.
+        exemplars: list of lists of str, by label the paths of the exemplars in order of choice.
+
+    Raises:
+        Fault: a table cannot be written.
+    """
+    counts, off, on = np.bincount(labels, minlength=now.num_seen), scores['off'], scores['on']
+    tables = {
+        'classes.csv': (['label', 'name', 'images', 'top1_before', 'top1'],
+                        zip(range(now.num_seen), names, counts, off.by_class, on.by_class)),
+        'predictions.csv': (['path', 'class', 'before', 'after', 'nme'],
+                            zip(images, labels, off.predicted, on.predicted, scores['nme'].predicted)),
+        'exemplars.csv': (['label', 'position', 'path'],
+                          ((label, position, image) for label, of_class in enumerate(exemplars)
+                           for position, image in enumerate(of_class)))}
+    try:
+        os.makedirs(folder, exist_ok=True)
+        for name, (header, rows) in tables.items():
+            with open(os.path.join(folder, name), 'a', newline='', encoding='utf-8', errors='surrogateescape') as file:
+                table = csv.writer(file, lineterminator='\n')
+                table.writerows([['increment'] + header] if not file.tell() else [])
+                table.writerows([now.increment, *row] for row in rows)
+    except OSError as error:
+        raise Fault('%s: cannot be written (%s); the same command goes on from the last checkpoint, with a new log'
+                    % (folder, error.strerror))
 
 
 def close(s, write, rows, matrix, hours, hours_left):
@@ -48,14 +104,14 @@ def close(s, write, rows, matrix, hours, hours_left):
                 if rows[first:] else float('nan')
                 for suffix, first in (('', 0), ('_excl_first', 1)) for metric in ('top1', 'top5')}
     write('result', increment=last['increment'], seen_classes=last['classes'],
-          **{key: last[key] for key in ('top1', 'top5', 'top1_before', 'top5_before', 'beta', 'gamma')},
+          **{key: last[key] for key in ('top1', 'top5', 'top1_before', 'top5_before', 'top1_nme', 'top5_nme', 'beta', 'gamma')},
           **averages, forgetting_top1=forgetting(matrix), hours=hours, hours_left=hours_left)
     for title, key in (('beta    : ', 'beta'), ('gamma   : ', 'gamma'), ('accuracy: ', s.HEADLINE)):
         write.text(' '.join([title] + [str(np.array([row[key]], np.float32)) for row in rows]))
 
 
 def finish(write, data, rows, by_class):
-    """The [class] lines and the table, which close the log. by_class: from `score`."""
+    """The [class] lines and the table, which close the log. by_class: float array, from `score`."""
     for label, top1 in enumerate(by_class):
         write.text('[class]   label=%d images=%d top1=%.4f name=%s' % (label, len(data.test[label]), top1, data.names[label]))
     write.text(log.table(rows))

@@ -34,11 +34,18 @@ def test_score_by_hand():
     plan = [exemplar.Increment(0, 0, 2, 0, 0, 0, 0, 0, 0), now]
     logits = np.array([[2.0, 0, 3], [0, 2, 1], [0, 1, 4], [0, 9, 4]])
     lines = []
-    accuracy, by_increment, by_class = results.score(
-        lambda tag, **values: lines.append((tag, values)), now, bic_layer.Fit(0.5, 0.0, 0, 0, False), 'test',
-        [(None, logits[:3], np.array([0, 1, 2])), (None, logits[3:], np.array([2]))], plan)
-    assert accuracy == dict(off=(0.5, 1.0), on=(0.75, 1.0))
-    assert by_increment == dict(off=[0.5, 0.5], on=[1.0, 0.5])
-    assert list(by_class) == [1.0, 1.0, 0.5]
-    assert [(tag, values.get('top1', values.get('top1_by_increment'))) for tag, values in lines] == [
-        ('eval', 0.5), ('matrix', [0.5, 0.5]), ('eval', 0.75), ('matrix', [1.0, 0.5])]
+    features, means = np.array([[3.0, 0], [0, 2], [1, 2], [0, 1]]), [[1, 0], [0, 1], [0.6, 0.8]]
+    labels, scores = results.score(
+        lambda tag, **values: lines.append((tag, values)), now, 'test',
+        [(features[:3], logits[:3], np.array([0, 1, 2])), (features[3:], logits[3:], np.array([2]))],
+        lambda _, logits: bic_layer.corrected_logits(logits, 2, 0.5, 0.0), means, plan)
+    assert list(labels) == [0, 1, 2, 2]
+    assert {name: (score.top1, score.top5) for name, score in scores.items()} == dict(
+        off=(0.5, 1.0), on=(0.75, 1.0), nme=(0.75, 1.0))
+    assert [scores[name].by_increment for name in ('off', 'on')] == [[0.5, 0.5], [1.0, 0.5]]
+    assert list(scores['on'].by_class) == [1.0, 1.0, 0.5]
+    # Cosines of the third image: 1, 2 and 2.2 over the root of 5.
+    assert [list(scores[name].predicted) for name in ('off', 'on', 'nme')] == [[2, 1, 2, 1], [0, 1, 2, 1], [0, 1, 2, 1]]
+    assert [(tag, values.get('top1', values.get('top1_by_increment', values.get('predicted')))) for tag, values in lines] == [
+        ('eval', 0.5), ('matrix', [0.5, 0.5]), ('confusion', [1, 1]), ('confusion', [1, 1]),
+        ('eval', 0.75), ('matrix', [1.0, 0.5]), ('confusion', [2, 0]), ('confusion', [1, 1]), ('nme', 0.75)]
