@@ -274,8 +274,8 @@ def learn(s, data, plan, arrays, state, resumed):
                 # The test, before and after the correction.
                 outputs = evaluate(s, session, model, now, data, test)
                 labels, scores = results.score(write, now, 'test', outputs, correct, means, plan)
-        results.record(write.folder, now, data.names, labels, scores, protocol.relative(s, data, test),
-                       [protocol.relative(s, data, images) for images in exemplars])
+        results.record(write.events.folder, s, data, now, test, labels, scores, exemplars)
+        write.events.pictures(s, data, now, train, labels, scores, exemplars)
         off, on, nme = scores['off'], scores['on'], scores['nme']
         rows.append(dict(increment=k, classes=num_seen, top1_before=off.top1, top1=on.top1, top5_before=off.top5, top5=on.top5,
                          top1_nme=nme.top1, top5_nme=nme.top5, beta=fit.beta, gamma=fit.gamma,

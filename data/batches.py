@@ -214,6 +214,11 @@ def _normalised(image, s):
     return tf.reshape(rows, [s.IMAGE_SIZE, s.IMAGE_SIZE, 3])
 
 
+def denormalised(image, s):
+    """A normalised image to look at, float32, about 0..255: its own mean and deviation are lost where STANDARDIZE is on."""
+    return 64 * image + 128 if s.STANDARDIZE else image + tf.constant(CHANNEL_MEANS)
+
+
 def _batched(dataset, load, s):
     threads = tf.data.experimental.AUTOTUNE
     return dataset.map(load, threads).batch(s.BATCH_SIZE).prefetch(threads)

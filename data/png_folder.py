@@ -1,4 +1,5 @@
 """Writes images that came in another form as PNG files in class folders with list files, the layout that a run reads."""
+import contextlib
 import os
 import shutil
 
@@ -28,11 +29,17 @@ def write(folder, images):
         raise Fault('%s: the images cannot be written there (%s)' % (folder, error))
 
 
-def _write(folder, images):
-    lines = {'train': [], 'val': []}
+@contextlib.contextmanager
+def encoder():
+    """Gives a function from uint8 [height, width, 1 or 3] to the bytes of a PNG file."""
     with tf.Graph().as_default(), batches.host_session() as session:
         pixels = tf.placeholder(tf.uint8, [None, None, None])
-        encode = session.make_callable(tf.image.encode_png(pixels), [pixels])
+        yield session.make_callable(tf.image.encode_png(pixels), [pixels])
+
+
+def _write(folder, images):
+    lines = {'train': [], 'val': []}
+    with encoder() as encode:
         for number, (part, label, name, image) in enumerate(images):
             os.makedirs(os.path.join(folder, part, name), exist_ok=True)
             path = '%s/%s/%05d.png' % (part, name, number)

@@ -16,6 +16,7 @@ except ImportError:  # the method does without
     tqdm = None
 
 from data import Fault, protocol, settings
+from logs import events
 
 _DECIMALS = {'beta': 6, 'gamma': 6, 'lr': 6, 'images_per_sec': 1, 'seconds': 1, 'hours': 2, 'hours_left': 2,
              'network_gb': 2, 'main_gb': 2, 'disk_gb': 2}  # 4 where not named
@@ -26,14 +27,14 @@ class Log:
 
     Args:
         path: str, the log file, or None for standard output alone.
-        folder: str, where whoever writes more of the run than lines puts it; made when need be.
+        curves: events.Events, to have lines as curves; or None.
 
     Raises:
         OSError: the file exists or cannot be made. Later, Fault: a line cannot be written.
     """
 
-    def __init__(self, path, folder=None):
-        self.path, self.folder = path, folder
+    def __init__(self, path, curves=None):
+        self.path, self.events = path, curves
         self._file = open(path, 'x', encoding='utf-8', errors='backslashreplace') if path else None
         if hasattr(sys.stdout, 'reconfigure'):
             sys.stdout.reconfigure(errors='backslashreplace')  # class names in any language, on terminals in any
@@ -42,6 +43,8 @@ class Log:
     def __call__(self, tag, **values):
         """One line. Fractions, not percent, with fixed decimals; lists are joined by commas; no spaces in values."""
         self.text('%-9s %s' % ('[%s]' % tag, ' '.join('%s=%s' % (key, _text(key, value)) for key, value in values.items())))
+        if self.events:
+            self.events.line(tag, values)
 
     def text(self, line):
         """A line that is no event: settings, the authors' closing lines, the table."""
@@ -70,6 +73,8 @@ class Log:
     def close(self):
         if self._file:
             self._file.close()
+        if self.events:
+            self.events.close()
 
 
 def begin(s, data, plan, state, resumed, **machine):
@@ -85,13 +90,17 @@ def begin(s, data, plan, state, resumed, **machine):
     Raises:
         Fault: the log cannot be made.
     """
-    try:
-        if not s.PLAN_ONLY:
+    name, write = '%s-%s' % (s.DATASET, time.strftime('%Y%m%d-%H%M%S')), Log(None)
+    if not s.PLAN_ONLY:
+        trained = [row['train'] for row in state['results']] + [now.train for now in plan[len(state['results']):]]
+        steps = [settings.num_steps(s, now._replace(train=count)) for now, count in zip(plan, trained)]
+        try:
             os.makedirs(s.LOG_DIR, exist_ok=True)
-        name = '%s-%s' % (s.DATASET, time.strftime('%Y%m%d-%H%M%S'))
-        write = Log(None if s.PLAN_ONLY else os.path.join(s.LOG_DIR, 'log-' + name), os.path.join(s.LOG_DIR, 'run-' + name))
-    except OSError as error:
-        raise Fault('%s: cannot be made (%s)' % (error.filename, error.strerror))
+            curves = events.Events(os.path.join(s.LOG_DIR, 'run-' + name), [sum(steps[:k]) for k in range(len(steps))],
+                                   [now.num_seen for now in plan])
+            write = Log(os.path.join(s.LOG_DIR, 'log-' + name), curves)
+        except OSError as error:
+            raise Fault('%s: cannot be made (%s)' % (error.filename, error.strerror))
     try:
         commit = subprocess.check_output(['git', 'describe', '--always', '--dirty'], stderr=subprocess.DEVNULL,
                                          cwd=os.path.dirname(os.path.abspath(__file__))).decode().strip()

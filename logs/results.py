@@ -6,7 +6,7 @@ import os
 import numpy as np
 
 import exemplar
-from data import Fault
+from data import Fault, protocol
 from logs import log
 
 Score = collections.namedtuple('Score', 'top1 top5 by_increment by_class predicted')
@@ -61,13 +61,12 @@ def score(write, now, split, outputs, correct, means=None, plan=()):
     return labels, scores
 
 
-def record(folder, now, names, labels, scores, images, exemplars):
+def record(folder, s, data, now, test, labels, scores, exemplars):
     """Adds an increment to the tables beside the log: classes.csv, predictions.csv and exemplars.csv.
 
     Args:
-        folder: str, made if need be. now: exemplar.Increment. names: list of str, the classes by label.
-        labels, scores: from `score` of the test. images: list of str, the paths of the test images.
-        exemplars: list of lists of str, by label the paths of the exemplars in order of choice.
+        folder: str, which is there. data: from `protocol.read`. now: exemplar.Increment. test: int array, the test images.
+        labels, scores: from `score` of these. exemplars: list of int arrays, by label in order of choice.
 
     Raises:
         Fault: a table cannot be written.
@@ -75,14 +74,13 @@ def record(folder, now, names, labels, scores, images, exemplars):
     counts, off, on = np.bincount(labels, minlength=now.num_seen), scores['off'], scores['on']
     tables = {
         'classes.csv': (['label', 'name', 'images', 'top1_before', 'top1'],
-                        zip(range(now.num_seen), names, counts, off.by_class, on.by_class)),
+                        zip(range(now.num_seen), data.names, counts, off.by_class, on.by_class)),
         'predictions.csv': (['path', 'class', 'before', 'after', 'nme'],
-                            zip(images, labels, off.predicted, on.predicted, scores['nme'].predicted)),
+                            zip(protocol.relative(s, data, test), labels, off.predicted, on.predicted, scores['nme'].predicted)),
         'exemplars.csv': (['label', 'position', 'path'],
                           ((label, position, image) for label, of_class in enumerate(exemplars)
-                           for position, image in enumerate(of_class)))}
+                           for position, image in enumerate(protocol.relative(s, data, of_class))))}
     try:
-        os.makedirs(folder, exist_ok=True)
         for name, (header, rows) in tables.items():
             with open(os.path.join(folder, name), 'a', newline='', encoding='utf-8', errors='surrogateescape') as file:
                 table = csv.writer(file, lineterminator='\n')

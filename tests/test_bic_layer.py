@@ -63,6 +63,26 @@ def test_l2_loss_leaves_batch_normalisation_out():
         assert session.run(loss) == (54 + 7) / 2
 
 
+def test_the_last_layer_is_the_optimum():
+    """Of more images than are looked at in one go: no slope is left, in the literal loss, in any direction."""
+    random = np.random.RandomState(5)
+    features, labels = random.normal(size=(4101, 3)).astype(np.float32), random.randint(0, 4, 4101)
+    features[:, 0] += labels
+    kernel, bias = bic_layer.fit_last_layer(features, labels, random.normal(size=(3, 4)), random.normal(size=4), 0.05)
+    assert (kernel.shape, bias.shape, kernel.dtype) == ((3, 4), (4,), np.float32)
+
+    def loss(kernel, bias):
+        logits = features.astype(float).dot(kernel) + bias
+        classification = np.mean(np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(4101), labels])
+        return classification + 0.05 * (np.sum(kernel ** 2) + np.sum(bias ** 2)) / 2
+
+    for direction in random.normal(size=(20, 4, 4)):
+        step = 1e-3 * direction
+        ahead, back = (loss(kernel + sign * step[:3], bias + sign * step[3]) for sign in (1, -1))
+        assert abs(ahead - back) / 2e-3 < 2e-3
+        assert min(ahead, back) > loss(kernel, bias) - 1e-6
+
+
 def biased_logits(images, seed):
     """Logits of a network that prefers its 3 new classes: the true class's logit raised, then all new ones."""
     random = np.random.RandomState(seed)

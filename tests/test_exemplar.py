@@ -80,6 +80,15 @@ def test_the_plan_counts_what_the_memory_keeps(fraction):
         kept.append(train[now.increment])
 
 
+def test_the_plan_of_learning_jointly():
+    """12, 9, 10 and 11 training images, in two increments: the second has all of them."""
+    train = [np.arange(count) for count in (12, 9, 10, 11)]
+    images = [np.arange(3)] * 4
+    apart, joint = (exemplar.plan(train, images, images, [2, 2], 8, 0.25, joint) for joint in (False, True))
+    assert [now.train for now in apart] == [21, 21 + 2 * 3] and [now.train for now in joint] == [21, 42]
+    assert [now._replace(train=0) for now in apart] == [now._replace(train=0) for now in joint]
+
+
 def test_hold_out_is_the_authors_stream():
     """Redone literally: one generator draws the order, then shuffles class after class; the last images are held out."""
     classes = np.random.RandomState(3).permutation(np.repeat(np.arange(8), 25))
@@ -133,6 +142,22 @@ def test_herding_ties_go_to_the_lower_index():
     """Whole numbers and eight images: every distance is exact, and three pairs of images are the same."""
     features = np.random.RandomState(5).randint(0, 4, (5, 3))[[0, 1, 2, 3, 4, 1, 2, 0]]
     assert list(exemplar.herding(features, 8)) == literal_herding(features, 8)
+
+
+def test_nearest_mean_of_exemplars():
+    """Distances between vectors of length 1, in literal loops, give the same order of classes."""
+    random = np.random.RandomState(2)
+    exemplars = [random.normal(size=(count, 5)) + 1 for count in (4, 1, 7)]
+    images = random.normal(size=(9, 5)) + 1
+    means = [exemplar.class_mean(of_class) for of_class in exemplars]
+    for image, scores in zip(images, exemplar.mean_scores(images, means)):
+        distances = []
+        for of_class in exemplars:
+            mean = sum(feature / np.sqrt(np.sum(feature ** 2)) for feature in of_class) / len(of_class)
+            mean = mean / np.sqrt(np.sum(mean ** 2))
+            distances.append(np.sqrt(np.sum((image / np.sqrt(np.sum(image ** 2)) - mean) ** 2)))
+        assert list(np.argsort(-scores)) == list(np.argsort(distances))
+    assert np.isfinite(exemplar.mean_scores(np.zeros([1, 5]), [exemplar.class_mean(np.zeros([2, 5]))])).all()   # dead features
 
 
 def test_herding_takes_what_there_is():

@@ -230,18 +230,23 @@ def test_an_image_breaks_during_the_run(part, change, copied, whole, tmp_path, m
     assert changed[0] in texts[-1] and '[left_out]' in texts[-1]
 
 
-def test_classes_that_come_while_a_run_is_stopped(class_folders, tmp_path, monkeypatch):
-    """Within increment 1 of 2: it begins anew, with a larger dense layer, and the new classes are the third."""
+@pytest.mark.parametrize('method', ['bic', 'finetune'])
+def test_classes_that_come_while_a_run_is_stopped(method, class_folders, tmp_path, monkeypatch):
+    """Within increment 1 of 2: it begins anew from increment 0, with a larger dense layer, and the new classes are the third."""
+    more = FOLDERS + ['--RESNET_DEPTH=20', '--METHOD=' + method]
     data = class_folders({'d': 0, 'b': 1, 'e': 2, 'c': 3})
     stopping_after(monkeypatch, 12)
     with pytest.raises(stop.Stopped):
-        run_main(data, tmp_path, *FOLDERS, '--RESNET_DEPTH=20')
+        run_main(data, tmp_path, *more)
     monkeypatch.undo()
     state, path = checkpoint.load(str(tmp_path / 'model' / 'digits'))[1:3]
     assert (len(state['results']), state['step']) == (1, 4)
     class_folders({'a': 4, 'f': 5})
     (tmp_path / 'logs').rename(tmp_path / 'first-logs')
-    rows, text = run_main(data, tmp_path, *FOLDERS, '--RESNET_DEPTH=20')
+    begun, first_weights = [], imagenet_main.first_weights
+    monkeypatch.setattr(imagenet_main, 'first_weights', lambda *args: begun.append(args[2]) or first_weights(*args))
+    rows, text = run_main(data, tmp_path, *more)
+    np.testing.assert_array_equal(begun[0]['conv1/kernel'], stored(tmp_path, 'increment-0', 'network.npz')['conv1/kernel'])
     assert '[left_out] %s: increment 1 has other images or more classes now, and begins anew' % path in text
     assert [row['classes'] for row in rows] == [2, 4, 6] and events(text, 'train')[0]['step'] == '1'
     assert sorted(stored(tmp_path, 'increment-2', 'network.npz')['dense/bias'].shape) == [6]
