@@ -24,7 +24,7 @@ import bic_layer
 import exemplar
 import resnet_model
 from data import Fault, batches, checks, machine, prepare_cifar100, prepare_digits, protocol, settings
-from logs import checkpoint, log, results, stop
+from logs import checkpoint, export, log, results, stop
 
 # ---- The run -----------------------------------------------------------------------------------------------------------
 DATASET = 'digits'           # which of the RECIPES below
@@ -37,6 +37,7 @@ CHECKPOINT_MINUTES = 30.0    # minutes, and after each stage
 FIRST_INCREMENT_FROM = ''    # MODEL_DIR of a run with the same settings, whose first network is taken instead of training it
 DETERMINISTIC = False        # True: TensorFlow 2 takes the kernels that give the same bits again on GPUs, too; slower there
 PLAN_ONLY = False            # True: print what the run is going to do and what is wrong with the data, then end
+PREDICT = ''                 # a file or folder of images: print what the newest model of MODEL_DIR/DATASET says of them, then end
 DECODE_ALL = False           # before the run, decode every image; False: only those whose first and last bytes look damaged
 KEEP_GB = 2.0                # training images kept decoded in main memory, exemplars first, up to so many 10^9 bytes
 XLA = False                  # True: compile the graph for the GPU; on a CPU with TF_XLA_FLAGS=--tf_xla_cpu_global_jit as well
@@ -184,6 +185,8 @@ def run(arguments):
         machine.keep_freed_memory()
     s, faults = settings.read(globals(), RECIPES, arguments)
     folder = '%s/%s' % (s.MODEL_DIR, s.DATASET)
+    if s.PREDICT and not faults:
+        return export.predict(folder, s.PREDICT)
     arrays, state, resumed, damaged = (None, checkpoint.NOTHING, None, []) if faults else checkpoint.load(folder)
     if resumed:
         faults = settings.changes(s, state['settings'], resumed)
@@ -284,6 +287,7 @@ def learn(s, data, plan, arrays, state, resumed):
         steps_done, within = steps_done + settings.num_steps(s, now) - within['step'], checkpoint.NOTHING
         hours, left = (time.time() - began) / 3600, sum(settings.num_steps(s, later) for later in plan[k + 1:])
         results.close(s, write, rows, matrix, hours_before + hours, hours * left / steps_done if steps_done else float('nan'))
+        export.write('%s/%s' % (s.MODEL_DIR, s.DATASET), s, now, data.names, weights, fits[k])
         save(weights, 0, [])
     results.finish(write, data, rows, on.by_class)
     return rows

@@ -130,17 +130,17 @@ def centred(image, s):
     return _normalised(_crop(image, s.RESIZE_SIDE_MIN, lambda room: room // 2, tf.constant(False), s), s)
 
 
-def of_file(path, window):
-    """A rectangle of an image file.
+def of_contents(contents, window):
+    """A rectangle of an image.
 
     Args:
-        path: string tensor. window: function from the image's height and width, an int32 tensor [2], to the rectangle's first row
-            and column, height and width, an int32 tensor [4], and to whatever else depends on the shape.
+        contents: string tensor, those of an image file. window: function from the image's height and width, an int32 tensor
+            [2], to the rectangle's first row and column, height and width, an int32 tensor [4], and to whatever else depends on
+            the shape.
 
     Returns:
         pixels: uint8 tensor [rows, columns, 3]. The second result of window.
     """
-    contents = tf.read_file(path)
     is_jpeg = tf.image.is_jpeg(contents)
     # The header of a JPEG tells its shape; of another image the pixels must.
     pixels = tf.cond(is_jpeg, lambda: tf.zeros([0, 0, 3], tf.uint8), lambda: _decoded(contents))
@@ -148,6 +148,11 @@ def of_file(path, window):
     rectangle, more = window(shape[:2])
     return tf.cond(is_jpeg, lambda: tf.image.decode_and_crop_jpeg(contents, rectangle, channels=3),
                    lambda: _sliced(pixels, rectangle)), more
+
+
+def of_file(path, window):
+    """The same of an image file. path: string tensor."""
+    return of_contents(tf.read_file(path), window)
 
 
 def of_pixels(pixels, window):

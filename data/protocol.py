@@ -150,14 +150,14 @@ def estimate(s, data, plan, done):
     Returns:
         dict of network_gb: network, old network, gradients and what one training batch keeps, on the GPU or, without one, in main
         memory; main_gb: TensorFlow itself, the lists, and the logits that stage 2 is fitted on; disk_gb: the networks that are
-        written, and what the checkpoints within an increment take at most (three times student, old network and momentum). All
-        in 10^9 bytes.
+        written, to checkpoints and as models to use, and what the checkpoints within an increment take at most (three times
+        student, old network and momentum). All in 10^9 bytes.
     """
     variables, activations = resnet_model.size(s.RESNET_DEPTH, len(data.names), s.IMAGE_SIZE)
     logits = max(now.val * now.num_seen for now in plan[done:])
     return dict(network_gb=4e-9 * (5 * variables + 1.5 * s.BATCH_SIZE * activations),
                 main_gb=0.8 + 6e-7 * len(data.paths) + 1.2e-8 * logits,
-                disk_gb=4e-9 * variables * (len(plan[done:]) + 9))
+                disk_gb=4e-9 * variables * (2 * len(plan[done:]) + 9))
 
 
 def known_classes(s, data, state=checkpoint.NOTHING):

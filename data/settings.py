@@ -27,6 +27,7 @@ RULES = {
     'LOG_DIR': _TEXT,
     'LOG_STEPS': _AT_LEAST_1,
     'PLAN_ONLY': _SWITCH,
+    'PREDICT': (str, lambda v: True, 'a text'),
     'DECODE_ALL': _SWITCH,
     'XLA': _SWITCH,
     'CHECKPOINT_EPOCHS': (int, lambda v: v >= 0, 'a whole number, at least 1, or 0 for never'),
@@ -73,8 +74,8 @@ RULES = {
 }
 
 # What may change from one part of a run to the next; what was learnt stays. The class order, too, stands from its beginning.
-FREE = ('MODEL_DIR', 'LOG_DIR', 'LOG_STEPS', 'PLAN_ONLY', 'KEEP_GB', 'DECODE_ALL', 'LEAVE_OUT_BROKEN', 'DATA_DIR', 'NUM_CLASSES',
-        'HEADLINE', 'CHECKPOINT_EPOCHS', 'CHECKPOINT_MINUTES', 'FIRST_INCREMENT_FROM')
+FREE = ('MODEL_DIR', 'LOG_DIR', 'LOG_STEPS', 'PLAN_ONLY', 'PREDICT', 'KEEP_GB', 'DECODE_ALL', 'LEAVE_OUT_BROKEN', 'DATA_DIR',
+        'NUM_CLASSES', 'HEADLINE', 'CHECKPOINT_EPOCHS', 'CHECKPOINT_MINUTES', 'FIRST_INCREMENT_FROM')
 # What the first increment's network does not depend on.
 LATER = ('METHOD', 'EXEMPLAR_SELECTION', 'TEMPERATURE', 'BETA_MIN', 'BETA_MAX', 'GAMMA_PENALTY')
 

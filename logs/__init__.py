@@ -1,1 +1,1 @@
-"""All that a run writes: log lines, checkpoints."""
+"""All that a run writes: log lines, checkpoints, the exported model."""

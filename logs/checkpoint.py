@@ -52,9 +52,7 @@ def save(folder, arrays, state, before=None):
         _write(os.path.join(path, 'network.npz'), content)
         _write(os.path.join(path, 'state.json'), ('%s\n%s\n' % (text, _digest(text.encode()))).encode())
         for changed in (path, folder):  # without it a power cut may undo what was renamed
-            descriptor = os.open(changed, os.O_RDONLY)
-            os.fsync(descriptor)
-            os.close(descriptor)
+            sync(changed)
     except OSError as error:
         raise Fault('%s: cannot be written (%s); free space or mend it, and the same command goes on from the checkpoint before'
                     % (path, error.strerror))
@@ -185,6 +183,13 @@ def lock(folder, newest):
             file.truncate(0)
             file.write(('process %d on %s' % (os.getpid(), platform.node())).encode())
         yield
+
+
+def sync(path):
+    """Has the system put a file, or what is in a folder, where a power cut cannot undo it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
 
 
 def _digest(content):

@@ -173,8 +173,8 @@ def test_an_estimate_is_of_what_is_still_to_be_done(folder):
     s = settings_of(folder)
     data, plan, _ = protocol.read(s, {}, {})
     whole, rest = (protocol.estimate(s, data, plan, done) for done in (0, 1))
-    # Networks: two and one after increments, nine within one.
-    assert rest['disk_gb'] == pytest.approx(whole['disk_gb'] * 10 / 11) and rest['network_gb'] == whole['network_gb']
+    # Networks: four and two after increments, nine within one.
+    assert rest['disk_gb'] == pytest.approx(whole['disk_gb'] * 11 / 13) and rest['network_gb'] == whole['network_gb']
 
 
 def test_settings_have_what_the_protocol_asks_for():

@@ -1,0 +1,275 @@
+"""The exported model against the evaluation path and NumPy, loaded without the project; odd sizes: batch 7, 5 old and 3 new
+classes of 10, images of several formats. And what `--PREDICT` says of good and bad images."""
+import os
+import shutil
+import subprocess
+import sys
+import types
+
+import numpy as np
+import PIL.Image
+import pytest
+import tensorflow.compat.v1 as tf
+from test_checkpoint import small_disk_  # noqa: F401
+from test_main import SCRIPT, run_main, stored
+
+import bic_layer
+import exemplar
+import imagenet_main
+import resnet_model
+from data import Fault, batches
+from logs import checkpoint, export
+
+NAMES = ['Apfel', 'zwei Wörter', '数字', '"quoted"', 'b\\n', 'naïve café', 'Ünïcödé', '한국어', 'unseen', 'not UTF-8 \udcff']
+NOW = exemplar.Increment(1, 5, 8, 0, 0, 0, 0, 0, 0)
+FIT = bic_layer.Fit(0.55, -0.31, 0, 0, False)
+S = types.SimpleNamespace(RESNET_DEPTH=20, IMAGE_SIZE=23, RESIZE_SIDE_MIN=27, STANDARDIZE=False, BATCH_NORM_DECAY=0.9,
+                          BATCH_SIZE=7)
+# Without the project: the old way on both TensorFlows, today's on TensorFlow 2.
+ALONE = """
+import sys
+import numpy as np
+import tensorflow as tf
+v1 = tf.compat.v1
+folder, *files = sys.argv[1:]
+contents = [open(file, 'rb').read() for file in files]
+with v1.Graph().as_default(), v1.Session() as session:
+    signature = v1.saved_model.load(session, ['serve'], folder).signature_def['serving_default']
+    outputs = {key: signature.outputs[key].name for key in signature.outputs}
+    results = [session.run(outputs, {signature.inputs['image_bytes'].name: batch}) for batch in (contents, contents[:1])]
+if tf.__version__[0] == '2':
+    predict = tf.saved_model.load(folder).signatures['serving_default']
+    results += [{key: value.numpy() for key, value in predict(image_bytes=tf.constant(batch)).items()}
+                for batch in (contents, contents[:1])]
+np.savez('results.npz', *[array for result in results for array in (result['classes'].astype('S'), result['probabilities'])])
+"""
+
+
+def network(seed):
+    """A network for ten classes in which no variable is as at first, under the names of network.npz."""
+    random = np.random.RandomState(seed)
+    with tf.Graph().as_default():
+        with tf.variable_scope('resnet'):
+            resnet_model.resnet(tf.zeros([1, 23, 23, 3]), 20, 10, False, 0.9)
+        shapes = {name: variable.shape.as_list() for name, variable in resnet_model.variables('resnet').items()}
+    weights = {name: random.uniform(0.5, 1.5, shape).astype(np.float32) for name, shape in shapes.items()}
+    return dict(weights, **resnet_model.initial_weights(shapes, seed))
+
+
+@pytest.fixture(name='files', scope='module')
+def files_(tmp_path_factory):
+    """Seven images in colours, in greys and in four inks, of four formats, wide, high and smaller than the crop."""
+    random, folder, paths = np.random.RandomState(0), tmp_path_factory.mktemp('files'), []
+    for number, (kind, mode, size) in enumerate([
+            ('jpg', 'RGB', (61, 40)), ('JPEG', 'L', (33, 50)), ('jpg', 'CMYK', (27, 31)), ('png', 'RGB', (30, 41)),
+            ('png', 'RGBA', (12, 15)), ('gif', 'L', (40, 29)), ('bmp', 'RGB', (55, 28))]):
+        paths.append(str(folder / ('%d %s.%s' % (number, mode, kind))))
+        pixels = random.randint(0, 256, (9, 7, 3)).astype(np.uint8)
+        PIL.Image.fromarray(pixels).resize(size).convert(mode).save(paths[-1])
+    return paths
+
+
+@pytest.fixture(name='exported', scope='module')
+def exported_(tmp_path_factory):
+    """The folder of version 1."""
+    folder = tmp_path_factory.mktemp('exported')
+    export.write(str(folder), S, NOW, NAMES, network(1), FIT)
+    return str(folder / 'export' / '1')
+
+
+@pytest.fixture(name='evaluated', scope='module')
+def evaluated_(files):
+    """The images as evaluation sees them, and the network's logits for them, of all ten classes and not corrected."""
+    weights = network(1)
+    with tf.Graph().as_default(), tf.Session() as session:
+        images, _ = tf.data.make_one_shot_iterator(batches.evaluation_batches(files, [0] * 7, S)).get_next()
+        with tf.variable_scope('resnet'):
+            _, logits = resnet_model.resnet(images, 20, 10, False, 0.9)
+        variables = resnet_model.variables('resnet')
+        session.run(tf.global_variables_initializer(), {variables[name].initial_value: weights[name] for name in weights})
+        return session.run([images, logits])
+
+
+def loaded(session, folder):
+    """The signature, as tensors of a graph into which it was loaded."""
+    signature = tf.saved_model.load(session, ['serve'], folder).signature_def['serving_default']
+    tensor = session.graph.get_tensor_by_name
+    return tensor(signature.inputs['image_bytes'].name), {key: tensor(signature.outputs[key].name) for key in signature.outputs}
+
+
+def contents(files):
+    return [open(file, 'rb').read() for file in files]
+
+
+def test_without_the_project(exported, files, evaluated, tmp_path):
+    """Batches of seven and of one in a fresh process: the softmax of the logits of seen classes, corrected, sorted; the names."""
+    subprocess.check_call([sys.executable, '-c', ALONE, exported] + files, cwd=str(tmp_path), stderr=subprocess.DEVNULL)
+    logits = evaluated[1][:, :8].astype(float)
+    logits[:, 5:] = 0.55 * logits[:, 5:] - 0.31
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    order = np.argsort(-expected, axis=1)
+    assert len(set(map(tuple, order))) > 1 and (order[:, 0] != order[:, 0].min()).any()
+    with np.load(str(tmp_path / 'results.npz')) as archive:
+        arrays = [archive['arr_%d' % i] for i in range(len(archive.files))]
+    assert len(arrays) == (8 if tf.__version__[0] == '2' else 4)
+    for classes, probabilities in zip(arrays[::2], arrays[1::2]):
+        count = len(classes)
+        assert count in (1, 7) and probabilities.dtype == np.float32
+        assert [[name.decode() for name in row] for row in classes] == [[NAMES[label] for label in row] for row in order[:count]]
+        np.testing.assert_allclose(probabilities, np.take_along_axis(expected, order, 1)[:count], rtol=1e-4, atol=1e-7)
+
+
+def test_images_are_those_of_evaluation(exported, files, evaluated):
+    with tf.Graph().as_default() as graph, tf.Session() as session:
+        given, _ = loaded(session, exported)
+        first = [op for op in graph.get_operations() if op.type == 'Conv2D'][0]
+        np.testing.assert_array_equal(session.run(first.inputs[0], {given: contents(files)}), evaluated[0])
+        assert session.run(first.inputs[0], {given: []}).shape == (0, 23, 23, 3)
+
+
+def test_the_dense_layer(exported):
+    """Two of the ten columns are left out; the new classes' are scaled, and shifted in the bias alone."""
+    weights = network(1)
+    with tf.Graph().as_default(), tf.Session() as session:
+        loaded(session, exported)
+        kernel, bias = (session.run('resnet/dense/%s/Read/ReadVariableOp:0' % name) for name in ('kernel', 'bias'))
+    scale, shift = np.array([1] * 5 + [0.55] * 3), np.array([0] * 5 + [-0.31] * 3)
+    np.testing.assert_allclose(kernel, weights['dense/kernel'][:, :8] * scale, rtol=1e-6)
+    np.testing.assert_allclose(bias, weights['dense/bias'][:8] * scale + shift, rtol=1e-6)
+
+
+def test_nothing_but_inference_is_written(exported):
+    with open(os.path.join(exported, 'saved_model.pb'), 'rb') as file:
+        written = file.read()
+    for unwanted in (os.path.dirname(SCRIPT), os.path.dirname(os.path.dirname(exported)), '.py', 'Iterator', 'Momentum', 'Grad'):
+        assert unwanted.encode() not in written, unwanted
+    assert sorted(os.listdir(exported)) == ['saved_model.pb', 'variables']
+
+
+def test_of_equal_classes_the_lower_label_comes_first(files, tmp_path, capfd):
+    """And nothing else is said, done to the caller's graph, or left of a version that was killed while it was written."""
+    weights = dict(network(1), **{'dense/kernel': np.zeros((64, 10), np.float32), 'dense/bias': np.ones(10, np.float32)})
+    first = NOW._replace(increment=0, num_old=0)
+    for left_over in ('0', '0.partial', '0.old'):
+        (tmp_path / 'export' / left_over / 'variables').mkdir(parents=True)
+    capfd.readouterr()
+    tf.get_logger().setLevel('ERROR')  # as the driver does
+    with tf.Graph().as_default() as graph:
+        export.write(str(tmp_path), S, first, NAMES[2:], weights, bic_layer.IDENTITY)
+        assert tf.get_default_graph() is graph and not graph.get_operations()
+    assert capfd.readouterr() == ('', '')
+    assert os.listdir(str(tmp_path / 'export')) == ['0']
+    with tf.Graph().as_default(), tf.Session() as session:
+        given, outputs = loaded(session, str(tmp_path / 'export' / '0'))
+        found = session.run(outputs, {given: contents(files)})
+    assert (found['classes'] == [name.encode('utf-8', 'backslashreplace') for name in NAMES[2:]]).all()
+    np.testing.assert_allclose(found['probabilities'], np.full((7, 8), 1 / 8), rtol=1e-6)
+
+
+def test_a_full_disk(small_disk):
+    with pytest.raises(Fault, match='export/1: cannot be written .No space left on device.; free space or mend it'):
+        export.write(str(small_disk), S, NOW, NAMES, network(1), FIT)
+    assert not os.path.exists(str(small_disk / 'export' / '1'))
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / 'export').write_text('')
+    with pytest.raises(Fault, match='export/1: cannot be written .File exists.; free space or mend it'):
+        export.write(str(tmp_path), S, NOW, NAMES, network(1), FIT)
+
+
+# ---- A run's models, and what they say of images ---------------------------------------------------------------------------
+@pytest.fixture(name='run', scope='module')
+def run_(handful, tmp_path_factory):
+    """A run's folder and rows."""
+    folder = tmp_path_factory.mktemp('run')
+    return str(folder), run_main(handful, folder, '--RESNET_DEPTH=20')[0]
+
+
+def test_a_run_writes_its_results(run, handful):
+    """Over the test set, in the run's batches, each version's top-1 is the one in the closing table."""
+    folder, rows = run
+    state = checkpoint.load(os.path.join(folder, 'model', 'digits'))[1]
+    assert sorted(os.listdir(os.path.join(folder, 'model', 'digits', 'export'))) == ['0', '1']
+    assert stored(folder, 'increment-1', 'network.npz')['dense/bias'].shape == (8,)
+    for k, row in enumerate(rows):
+        test = [(os.path.join(handful, path), of_class['name'])
+                for of_class in state['classes'][:row['classes']] for path in of_class['test']]
+        with tf.Graph().as_default(), tf.Session() as session:
+            given, outputs = loaded(session, os.path.join(folder, 'model', 'digits', 'export', str(k)))
+            found = [name for i in range(0, len(test), 7)
+                     for name in session.run(outputs, {given: contents(path for path, _ in test[i:i + 7])})['classes'][:, 0]]
+        assert len(test) == row['test'] and np.mean([name.decode() == of for name, (_, of) in zip(found, test)]) == row['top1']
+
+
+def predict(run, path, *more):
+    return imagenet_main.main(['--PREDICT=%s' % path, '--MODEL_DIR=%s/model' % run[0], '--DATA_DIR=/none'] + list(more))
+
+
+def test_predict(run, files, tmp_path, capsys):
+    """A folder with good and bad images, by the command line; no data are needed, and each bad one is named."""
+    folder = tmp_path / 'some images'
+    (folder / 'below' / '.git').mkdir(parents=True)
+    for place in ('zwei Wörter.jpg', 'below/数字', 'below/.hidden.jpg', 'below/.git/config.jpg'):
+        shutil.copy(files[0], str(folder / place))
+    (folder / 'text.jpg').write_text('no image')
+    (folder / 'empty.png').write_text('')
+    whole = contents(files[:1])[0]
+    (folder / 'cut.jpg').write_bytes(whole[:len(whole) // 2])
+    (folder / 'middle.jpg').write_bytes(whole[:len(whole) // 2] + b'\xff\xd9')  # looks whole and is not
+    (folder / 'link.jpg').symlink_to('nowhere')
+    done = subprocess.run([sys.executable, SCRIPT, '--PREDICT=%s' % folder, '--MODEL_DIR=%s/model' % run[0], '--DATA_DIR=/none'],
+                          capture_output=True, env=dict(os.environ, PYTHONIOENCODING='utf-8'))
+    assert done.returncode == 1
+    lines = done.stdout.decode().split('\n')
+    assert lines[0] == '[model]   dir=%s/model/digits/export/1' % run[0]
+    assert [line for line in lines if line.startswith('[image]')] == ['[image]   path=%s' % (folder / name)
+                                                                      for name in ('below/数字', 'zwei Wörter.jpg')]
+    of_image = [line.split(' name=') for line in lines[2:7]]
+    probabilities = [float(line.replace('[class]   probability=', '')) for line, _ in of_image]
+    assert probabilities == sorted(probabilities, reverse=True) and 0 < sum(probabilities) <= 1
+    assert len({name for _, name in of_image}) == 5 and {name for _, name in of_image} <= set('0123456789')
+    assert lines[2:7] == lines[8:13] and len(lines) == 14
+    assert done.stderr.decode().split('\n')[-6:] == ['%s: %s' % (folder / name, reason) for name, reason in (
+        ('cut.jpg', 'is cut off'), ('empty.png', 'is empty'), ('link.jpg', 'is a link to nowhere, which is not there'),
+        ('middle.jpg', 'cannot be decoded'), ('text.jpg', 'is no JPEG, PNG, GIF or BMP image'))] + ['']
+    capsys.readouterr()
+    predict(run, files[3])  # one file, and nothing wrong
+    assert capsys.readouterr().out.count('\n') == 7
+
+
+def test_predict_finds_nothing(run, tmp_path):
+    with pytest.raises(Fault, match='PREDICT=%s/none: no such file or folder' % tmp_path):
+        predict(run, tmp_path / 'none')
+    (tmp_path / '.hidden').write_text('')
+    with pytest.raises(Fault, match='PREDICT=%s: no file is there that is not hidden' % tmp_path):
+        predict(run, tmp_path)
+    with pytest.raises(Fault, match='/digits/export: no model is there; train one first, or set MODEL_DIR and DATASET to those'):
+        predict(run, tmp_path, '--MODEL_DIR=%s' % tmp_path)
+    with pytest.raises(Fault, match='SEED=-1: must be'):
+        predict(run, tmp_path, '--SEED=-1')
+
+
+def changed(path):
+    """One byte, in the middle."""
+    with open(path, 'r+b') as file:
+        file.seek(os.path.getsize(path) // 2)
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 255]))
+
+
+@pytest.mark.parametrize('name, damage, reason', [
+    ('saved_model.pb', os.remove, 'SavedModel file does not exist'),
+    ('saved_model.pb', lambda path: os.truncate(path, 100), 'Cannot parse file'),
+    ('variables/variables.index', os.remove, 'not a valid checkpoint'),
+    ('variables/variables.index', lambda path: os.truncate(path, 100), 'Data loss|sstable'),
+    ('variables/variables.data-00000-of-00001', os.remove, 'No such file or directory'),
+    ('variables/variables.data-00000-of-00001', lambda path: os.truncate(path, 100), 'Data loss|Read less bytes|out of range'),
+    ('variables/variables.data-00000-of-00001', changed, 'Checksum does not match')])
+def test_a_damaged_model(name, damage, reason, exported, files, tmp_path):
+    shutil.copytree(exported, str(tmp_path / 'model' / 'digits' / 'export' / '1'))
+    (tmp_path / 'model' / 'digits' / 'export' / '2.partial').mkdir()
+    damage(str(tmp_path / 'model' / 'digits' / 'export' / '1' / name))
+    with pytest.raises(Fault, match='export/1: cannot be loaded .*(%s).*; take the TensorFlow that wrote it, or if it' % reason):
+        predict([str(tmp_path)], files[0])
