@@ -163,8 +163,7 @@ def main(arguments):
     Raises:
         Fault, Stopped: see `run`.
     """
-    each = settings.runs(globals(), RECIPES, arguments)
-    rows = [run(of_run) for of_run in each]
+    rows = [run(of_run) for of_run in settings.runs(globals(), RECIPES, arguments)]
     return rows if len(rows) > 1 else rows[0]
 
 
@@ -259,15 +258,15 @@ def learn(s, data, plan, arrays, state, resumed):
             with tf.Session(config=machine.session_config(s)) as session:
                 # Stage 1: the classifier, from the previous increment's weights, distilled from the stored network.
                 session.run(model.initializer, {model.variables[name].initial_value: value for name, value in arrays.items()}
-                            if within['step'] else first_weights(s, model, weights))
+                            if within['step'] else resnet_model.first_weights(model.networks, weights, s.SEED))
                 train_classifier(s, session, model, plan, now, data, train, within, write, save)
 
                 # Stage 2: the bias correction, on logits of the network, which is frozen now.
-                fit, correct = bic_layer.IDENTITY, lambda features, logits: logits
+                fit, last_layer, correct = bic_layer.IDENTITY, {}, lambda features, logits: logits
                 if k and s.METHOD == 'bic':
                     fit, correct = fit_bias(s, session, model, now, data, val, write)
                 elif k and s.METHOD == 'joint_last':
-                    correct = retrain_last_layer(s, session, model, now, data, whole)
+                    last_layer, correct = retrain_last_layer(s, session, model, now, data, whole)
                 fits.append(fit)
 
                 # The memory, chosen anew for every seen class with the new network, and the network itself.
@@ -287,7 +286,7 @@ def learn(s, data, plan, arrays, state, resumed):
         steps_done, within = steps_done + settings.num_steps(s, now) - within['step'], checkpoint.NOTHING
         hours, left = (time.time() - began) / 3600, sum(settings.num_steps(s, later) for later in plan[k + 1:])
         results.close(s, write, rows, matrix, hours_before + hours, hours * left / steps_done if steps_done else float('nan'))
-        export.write('%s/%s' % (s.MODEL_DIR, s.DATASET), s, now, data.names, weights, fits[k])
+        export.write(folder, s, now, data.names, dict(weights, **last_layer), fit)
         save(weights, 0, [])
     results.finish(write, data, rows, on.by_class)
     return rows
@@ -364,21 +363,6 @@ def build(s, plan, now, fits, first_step=0):
     model.variables = {variable.op.name: variable for variable in tf.global_variables()}
     model.initializer = tf.global_variables_initializer()
     return model
-
-
-def first_weights(s, model, weights):
-    """What to feed the initialisers: drawn weights at increment 0; later the previous network's, to student and old network.
-
-    Args:
-        weights: dict from a variable's name to its array, or None at increment 0.
-
-    Returns:
-        dict from initial_value tensor to float32 array.
-    """
-    if weights is None:
-        shapes = {name: variable.shape.as_list() for name, variable in model.networks['resnet'].items()}
-        weights = resnet_model.initial_weights(shapes, s.SEED)
-    return {network[name].initial_value: value for network in model.networks.values() for name, value in weights.items()}
 
 
 def training_feed(s, model, data, train):
@@ -470,13 +454,13 @@ def fit_bias(s, session, model, now, data, val, write):
 
 
 def retrain_last_layer(s, session, model, now, data, whole):
-    """Stage 2 of joint_last, on all images, an int array: `correct` as `results.score` wants it. The next increment begins with
-    the network as it was: this measures what distill's features are worth, and changes nothing."""
+    """Stage 2 of joint_last, on all images, an int array: the variables' new values by name, and `correct` as `results.score`
+    wants it. The next increment begins with the network as it was: this measures what distill's features are worth."""
     features, _, labels = (np.concatenate(part) for part in zip(*evaluate(s, session, model, now, data, whole)))
     network = session.run(model.networks['resnet'])
     kernel, bias = bic_layer.fit_last_layer(features, labels, network['dense/kernel'][:, :now.num_seen],
                                             network['dense/bias'][:now.num_seen], model.decay)
-    return lambda features, _: features.dot(kernel) + bias
+    return {'dense/kernel': kernel, 'dense/bias': bias}, lambda features, _: features.dot(kernel) + bias
 
 
 def update_memory(s, session, model, data, exemplars, now, write):

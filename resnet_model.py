@@ -209,6 +209,21 @@ def initial_weights(shapes, seed):
     return weights
 
 
+def first_weights(networks, weights, seed):
+    """What to feed the initialisers: drawn weights at increment 0; later the previous network's, to student and old network.
+
+    Args:
+        networks: dict from scope to `variables`. weights: dict from a variable's name to its array, or None at increment 0.
+        seed: int.
+
+    Returns:
+        dict from initial_value tensor to float32 array.
+    """
+    if weights is None:
+        weights = initial_weights({name: variable.shape.as_list() for name, variable in networks['resnet'].items()}, seed)
+    return {network[name].initial_value: value for network in networks.values() for name, value in weights.items()}
+
+
 def grown(weights, num_classes, seed):
     """A network whose dense layer is to tell more classes apart: the new columns start as at first, all else stays.
 

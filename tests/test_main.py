@@ -126,7 +126,7 @@ def steps_(handful, tmp_path):
         with tf.Graph().as_default() as graph:
             model = imagenet_main.build(s, plan, plan[1], [bic_layer.IDENTITY])
             with tf.Session(config=imagenet_main.machine.session_config(s)) as session:
-                session.run(model.initializer, imagenet_main.first_weights(s, model, None))
+                session.run(model.initializer, resnet_model.first_weights(model.networks, None, s.SEED))
                 session.run(model.train_batches.initializer, imagenet_main.training_feed(s, model, data, train))
                 losses = [session.run([model.losses['loss'], model.train_op], {model.rate: 0.01})[0] for _ in range(3)]
         return s, losses, graph
@@ -338,7 +338,7 @@ def test_student_and_old_network_start_from_the_previous_network(run, handful):
     weights = stored(run.folder, 'increment-0', 'network.npz')
     with tf.Graph().as_default(), tf.Session() as session:
         model = imagenet_main.build(s, plan, plan[1], [bic_layer.IDENTITY])
-        session.run(model.initializer, imagenet_main.first_weights(s, model, weights))
+        session.run(model.initializer, resnet_model.first_weights(model.networks, weights, s.SEED))
         for network in session.run(model.networks).values():
             assert sorted(network) == sorted(weights)
             for name in network:
@@ -433,9 +433,9 @@ def test_a_finished_run_goes_on_with_new_class_folders(class_folders, tmp_path, 
     checkpoint.save(str(tmp_path / 'model' / 'digits'), stored(tmp_path, 'increment-1', 'network.npz'), dict(state, hours=5.0))
     os.rename(str(tmp_path / 'logs'), str(tmp_path / 'first-logs'))
     trained, starts = [], []
-    train_classifier, first_weights = imagenet_main.train_classifier, imagenet_main.first_weights
+    train_classifier, first_weights = imagenet_main.train_classifier, resnet_model.first_weights
     monkeypatch.setattr(imagenet_main, 'train_classifier', lambda *args: trained.append(args[4:7]) or train_classifier(*args))
-    monkeypatch.setattr(imagenet_main, 'first_weights', lambda *args: starts.append(args[2]) or first_weights(*args))
+    monkeypatch.setattr(resnet_model, 'first_weights', lambda *args: starts.append(args[1]) or first_weights(*args))
     grown, text = run_main(data, tmp_path, *FOLDERS)
     assert grown[:2] == rows and len(grown) == 3 and grown[2]['classes'] == 7
     assert events(text, 'resume')[0]['increment'] == '2' and 5 <= float(events(text, 'result')[0]['hours']) < 5.1

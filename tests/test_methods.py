@@ -147,6 +147,24 @@ def test_tables_beside_the_log(runs):
         assert lines == ['%d,%d' % tuple(row) for row in counts.reshape(4, 2)]
 
 
+@pytest.mark.parametrize('method', ['bic', 'joint_last'])
+def test_the_model_says_what_the_log_says(method, runs, handful):
+    """With the correction, or the retrained layer, inside: the labels in predictions.csv, image by image."""
+    run = runs[method]
+    predictions = [line for line in table(run, 'predictions.csv') if line['increment'] == '1']
+    names = [of_class['name'] for of_class in run.state['classes']]
+    contents = []
+    for line in predictions:
+        with open(os.path.join(handful, line['path']), 'rb') as file:
+            contents.append(file.read())
+    with tf.Graph().as_default(), tf.Session() as session:
+        signature = tf.saved_model.load(session, ['serve'], run.model + '/export/1').signature_def['serving_default']
+        classes = session.run(signature.outputs['classes'].name, {signature.inputs['image_bytes'].name: contents})
+    assert classes.shape == (24, 8)
+    assert [names.index(of_image[0].decode()) for of_image in classes] == [int(line['after']) for line in predictions]
+    assert any(line['before'] != line['after'] for line in predictions)
+
+
 def test_events(runs):
     """TensorBoard's own reader finds the log's numbers, steps running on over increments, and the pictures."""
     run = runs['bic']

@@ -243,8 +243,8 @@ def test_classes_that_come_while_a_run_is_stopped(method, class_folders, tmp_pat
     assert (len(state['results']), state['step']) == (1, 4)
     class_folders({'a': 4, 'f': 5})
     (tmp_path / 'logs').rename(tmp_path / 'first-logs')
-    begun, first_weights = [], imagenet_main.first_weights
-    monkeypatch.setattr(imagenet_main, 'first_weights', lambda *args: begun.append(args[2]) or first_weights(*args))
+    begun, first_weights = [], imagenet_main.resnet_model.first_weights
+    monkeypatch.setattr(imagenet_main.resnet_model, 'first_weights', lambda *args: begun.append(args[1]) or first_weights(*args))
     rows, text = run_main(data, tmp_path, *more)
     np.testing.assert_array_equal(begun[0]['conv1/kernel'], stored(tmp_path, 'increment-0', 'network.npz')['conv1/kernel'])
     assert '[left_out] %s: increment 1 has other images or more classes now, and begins anew' % path in text
