@@ -24,7 +24,7 @@ import bic_layer
 import exemplar
 import resnet_model
 from data import Fault, batches, checks, machine, prepare_cifar100, prepare_digits, protocol, settings
-from logs import checkpoint, log, results, stop
+from logs import checkpoint, log, results, stop, tables
 
 # ---- The run -----------------------------------------------------------------------------------------------------------
 DATASET = 'digits'           # which of the RECIPES below
@@ -173,7 +173,7 @@ def main(arguments):
     finished = len(state['results']) == len(plan)
     if finished:
         print('%s: this run is finished, and %s has no other classes than its %d; another MODEL_DIR begins a new run\n%s'
-              % (folder, s.DATA_DIR, len(data.names), log.table(state['results'])))
+              % (folder, s.DATA_DIR, len(data.names), tables.table(state['results'])))
     elif s.PLAN_ONLY:
         log.begin(s, data, plan, state, resumed, **machine.described(s))
     if missing:

@@ -2,7 +2,7 @@
 import numpy as np
 
 import bic_layer
-from logs import log
+from logs import tables
 
 
 def score(write, now, fit, split, outputs, plan=()):
@@ -58,7 +58,7 @@ def finish(write, data, rows, by_class):
     """The [class] lines and the table, which close the log. by_class: from `score`."""
     for label, top1 in enumerate(by_class):
         write.text('[class]   label=%d images=%d top1=%.4f name=%s' % (label, len(data.test[label]), top1, data.names[label]))
-    write.text(log.table(rows))
+    write.text(tables.table(rows))
     write.close()
 
 
