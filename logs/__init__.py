@@ -1,1 +1,1 @@
-"""All that a run writes: log lines, checkpoints."""
+"""All that a run writes: log lines, checkpoints; and what is made of log files: tables, pictures."""
