@@ -24,7 +24,7 @@ import bic_layer
 import exemplar
 import resnet_model
 from data import Fault, batches, checks, machine, prepare_cifar100, prepare_digits, protocol, settings
-from logs import checkpoint, export, log, results, stop
+from logs import checkpoint, export, log, results, stop, tables
 
 # ---- The run -----------------------------------------------------------------------------------------------------------
 DATASET = 'digits'           # which of the RECIPES below
@@ -159,12 +159,15 @@ def main(arguments):
 
     Returns:
         list of dict, one per increment: the rows of the closing table; of several runs a list of such lists.
-
-    Raises:
-        Fault, Stopped: see `run`.
     """
-    rows = [run(of_run) for of_run in settings.runs(globals(), RECIPES, arguments)]
-    return rows if len(rows) > 1 else rows[0]
+    each = settings.runs(globals(), RECIPES, arguments)
+    rows = [run(of_run) for of_run in each]
+    if len(rows) == 1:
+        return rows[0]
+    if all(rows):
+        of_runs = [settings.read(globals(), RECIPES, of_run)[0] for of_run in each]
+        print('\n%s' % tables.comparison(list(zip(map(vars, of_runs), rows)), of_runs[0].HEADLINE))
+    return rows
 
 
 def run(arguments):
@@ -196,7 +199,7 @@ def run(arguments):
     finished = len(state['results']) == len(plan)
     if finished:
         print('%s: this run is finished, and %s has no other classes than its %d; another MODEL_DIR begins a new run\n%s'
-              % (folder, s.DATA_DIR, len(data.names), log.table(state['results'])))
+              % (folder, s.DATA_DIR, len(data.names), tables.table(state['results'])))
     elif s.PLAN_ONLY:
         log.begin(s, data, plan, state, resumed, **machine.described(s))
     if missing:

@@ -9,7 +9,7 @@ import tensorflow
 
 import exemplar
 import resnet_model
-from data import Fault
+from data import FREE, Fault
 
 _AT_LEAST_1 = (int, lambda v: v >= 1, 'a whole number, at least 1')
 _TEXT = (str, lambda v: v != '', 'a text that is not empty')
@@ -73,9 +73,6 @@ RULES = {
     'HEADLINE': (str, lambda v: v in ('top1', 'top5'), 'top1 or top5'),
 }
 
-# What may change from one part of a run to the next; what was learnt stays. The class order, too, stands from its beginning.
-FREE = ('MODEL_DIR', 'LOG_DIR', 'LOG_STEPS', 'PLAN_ONLY', 'PREDICT', 'KEEP_GB', 'DECODE_ALL', 'LEAVE_OUT_BROKEN', 'DATA_DIR',
-        'NUM_CLASSES', 'HEADLINE', 'CHECKPOINT_EPOCHS', 'CHECKPOINT_MINUTES', 'FIRST_INCREMENT_FROM')
 # What the first increment's network does not depend on.
 LATER = ('METHOD', 'EXEMPLAR_SELECTION', 'TEMPERATURE', 'BETA_MIN', 'BETA_MAX', 'GAMMA_PENALTY')
 

@@ -1,6 +1,5 @@
 """The log: one event, one line, `[tag] key=value ...`, to standard output and to the run's log file."""
 import errno
-import numbers
 import os
 import platform
 import subprocess
@@ -16,10 +15,7 @@ except ImportError:  # the method does without
     tqdm = None
 
 from data import Fault, protocol, settings
-from logs import events
-
-_DECIMALS = {'beta': 6, 'gamma': 6, 'lr': 6, 'images_per_sec': 1, 'seconds': 1, 'hours': 2, 'hours_left': 2,
-             'network_gb': 2, 'main_gb': 2, 'disk_gb': 2}  # 4 where not named
+from logs import events, tables
 
 
 class Log:
@@ -42,7 +38,7 @@ class Log:
 
     def __call__(self, tag, **values):
         """One line. Fractions, not percent, with fixed decimals; lists are joined by commas; no spaces in values."""
-        self.text('%-9s %s' % ('[%s]' % tag, ' '.join('%s=%s' % (key, _text(key, value)) for key, value in values.items())))
+        self.text('%-9s %s' % ('[%s]' % tag, ' '.join('%s=%s' % (key, tables.text(key, value)) for key, value in values.items())))
         if self.events:
             self.events.line(tag, values)
 
@@ -124,26 +120,3 @@ def begin(s, data, plan, state, resumed, **machine):
                 now.increment, label, len(data.train[label]), len(data.held[label]), len(data.test[label]), data.names[label]))
     write('estimate', **protocol.estimate(s, data, plan, done))
     return write
-
-
-def table(rows):
-    """Rows as a Markdown table that is aligned for the eye as well.
-
-    Args:
-        rows: list of dict, all with the same keys; floats are shown like in log lines.
-
-    Returns:
-        str, without a newline at its end.
-    """
-    cells = [list(rows[0])] + [[_text(key, value) for key, value in row.items()] for row in rows]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
-    lines = ['| %s |' % ' | '.join(cell.rjust(width) for cell, width in zip(line, widths)) for line in cells]
-    return '\n'.join([lines[0], '|%s|' % '|'.join('-' * (width + 1) + ':' for width in widths)] + lines[1:])
-
-
-def _text(key, value):
-    if isinstance(value, (list, tuple)):
-        return ','.join(_text(key, one) for one in value)
-    if isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral):
-        return '%.*f' % (_DECIMALS.get(key, 4), float(value))
-    return str(value)

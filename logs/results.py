@@ -7,7 +7,7 @@ import numpy as np
 
 import exemplar
 from data import Fault, protocol
-from logs import log
+from logs import tables
 
 Score = collections.namedtuple('Score', 'top1 top5 by_increment by_class predicted')
 Score.__doc__ = """What a classifier achieves over all classes seen.
@@ -112,7 +112,7 @@ def finish(write, data, rows, by_class):
     """The [class] lines and the table, which close the log. by_class: float array, from `score`."""
     for label, top1 in enumerate(by_class):
         write.text('[class]   label=%d images=%d top1=%.4f name=%s' % (label, len(data.test[label]), top1, data.names[label]))
-    write.text(log.table(rows))
+    write.text(tables.table(rows))
     write.close()
 
 

@@ -3,7 +3,7 @@ import math
 
 import numpy as np
 
-from logs import log
+from logs import log, tables
 
 
 def test_lines(tmp_path, capsys):
@@ -35,7 +35,7 @@ def test_no_progress_bar_without_a_terminal(tmp_path, capsys):
 
 
 def test_table():
-    assert log.table([dict(increment=0, top1=1.0), dict(increment=10, top1=0.51234)]) == '\n'.join([
+    assert tables.table([dict(increment=0, top1=1.0), dict(increment=10, top1=0.51234)]) == '\n'.join([
         '| increment |   top1 |',
         '|----------:|-------:|',
         '|         0 | 1.0000 |',

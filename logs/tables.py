@@ -1,0 +1,96 @@
+"""Tables in Markdown, aligned for the eye as well: of one run, and of several beside each other. Needs no TensorFlow."""
+import numbers
+
+import numpy as np
+
+from data import FREE
+
+_DECIMALS = {'beta': 6, 'gamma': 6, 'lr': 6, 'images_per_sec': 1, 'seconds': 1, 'hours': 2, 'hours_left': 2,
+             'network_gb': 2, 'main_gb': 2, 'disk_gb': 2}  # 4 where not named
+
+
+def text(key, value):
+    """A value as log lines and tables show it: floats with the key's decimals, lists joined by commas."""
+    if isinstance(value, (list, tuple)):
+        return ','.join(text(key, one) for one in value)
+    if isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral):
+        return '%.*f' % (_DECIMALS.get(key, 4), float(value))
+    return str(value)
+
+
+def table(rows):
+    """Rows as a Markdown table.
+
+    Args:
+        rows: list of dict, all with the same keys; floats are shown like in log lines.
+
+    Returns:
+        str, without a newline at its end.
+    """
+    cells = [list(rows[0])] + [[text(key, value) for key, value in row.items()] for row in rows]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
+    lines = ['| %s |' % ' | '.join(cell.rjust(width) for cell, width in zip(line, widths)) for line in cells]
+    return '\n'.join([lines[0], '|%s|' % '|'.join('-' * (width + 1) + ':' for width in widths)] + lines[1:])
+
+
+def kinds(settings):
+    """Puts runs together that are alike in all that affects results but SEED.
+
+    A setting that a run does not name, its log being older than the setting, counts as what the first run that names it has.
+
+    Args:
+        settings: list of dict from name to value, one per run.
+
+    Returns:
+        dict from the kind's name, the settings in which the kinds differ, to the list of its runs' positions.
+    """
+    first = {}
+    for one in settings:
+        for name, value in one.items():
+            first.setdefault(name, text(name, value))
+    of_runs = [{name: text(name, one.get(name, value)) for name, value in first.items() if name != 'SEED' and name not in FREE}
+               for one in settings]
+    differ = [name for name in of_runs[0] if len({one[name] for one in of_runs}) > 1] or ['METHOD']
+    members = {}
+    for position, one in enumerate(of_runs):
+        members.setdefault(tuple(one.get(name, '') for name in differ), []).append(position)
+    named = {}
+    for values, positions in members.items():
+        own = [(name, value) for name, value in zip(differ, values) if name in settings[positions[0]]]
+        of_kind = ', '.join(value if differ == ['METHOD'] else '%s=%s' % (name, value) for name, value in own)
+        named[of_kind or 'all'] = positions
+    return named
+
+
+def comparison(runs, metric):
+    """The paper's Table 3: kinds of run beside each other, accuracy after the correction in percent.
+
+    Averages are of the runs that got as far as any, with no increment missing.
+
+    Args:
+        runs: list of (settings, rows): dict from name to value, and list of dict, one per increment, with `classes`, the number
+            of classes seen, and the metric as a fraction.
+        metric: 'top1' or 'top5'.
+
+    Returns:
+        str, a Markdown table: a line per kind, with mean ± sample standard deviation where there are several runs.
+    """
+    columns = sorted({row['classes'] for _, rows in runs for row in rows})
+    lines = []
+    for name, positions in kinds([settings for settings, _ in runs]).items():
+        of_runs = [{row['classes']: row[metric] for row in runs[position][1] if metric in row} for position in positions]
+        whole = [[run[classes] for classes in sorted(run)] for run in of_runs
+                 if run and len(run) == len(set().union(*of_runs)) and max(run) == columns[-1]]
+        lines.append(dict([(metric + ', %', name)]
+                          + [(str(classes), _spread([run[classes] for run in of_runs if classes in run])) for classes in columns],
+                          **{'average': _spread([np.mean(run) for run in whole]),
+                             'without first': _spread([np.mean(run[1:]) for run in whole if run[1:]]), 'runs': len(of_runs)}))
+    return table(lines)
+
+
+def _spread(fractions):
+    """Mean, and sample standard deviation of several, in percent."""
+    percent = 100 * np.array(fractions)
+    if len(percent) > 1:
+        return '%.2f ± %.2f' % (percent.mean(), percent.std(ddof=1))
+    return '%.2f' % percent[0] if len(percent) else '-'
