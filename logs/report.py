@@ -124,9 +124,11 @@ def accuracy(runs):
     if len(of_kind) > 1:
         curves = [(kind, metric, members) for kind, members in of_kind.items()]
     else:
-        members, = of_kind.values()
-        curves = [('after correction', metric, members), ('before correction', metric + '_before', members),
-                  ('nearest mean of exemplars', metric + '_nme', members)]
+        (kind, members), = of_kind.items()
+        corrected = any(row[metric] != row.get(metric + '_before', row[metric]) for run in members for row in run['rows'])
+        curves = [('after correction', metric, members), ('before correction', metric + '_before', members)] if corrected else [
+            (kind, metric, members)]
+        curves.append(('nearest mean of exemplars', metric + '_nme', members))
     for number, (label, key, members) in enumerate(curves):
         _curve(axes, number, label, [{row['classes']: 100 * row[key] for row in run['rows'] if key in row} for run in members])
     classes = sorted({row['classes'] for run in runs for row in run['rows']})
@@ -168,11 +170,11 @@ def new_classes(runs):
                 counts = {k: lines for (k, which), lines in run['confusion'].items() if which == correction and k}
                 of_runs.append({k: 100 * lines[:, k].sum() / lines.sum() for k, lines in counts.items()})
                 right.update({k: 100 * lines[k].sum() / lines.sum() for k, lines in counts.items()})
-        if len(of_kind) > 1:
-            labels = {'on': kind, 'off': kind + ', before'}
-        else:
+        labels = {'on': kind, 'off': kind + ', before'}
+        corrected = shares['on'] != shares['off']
+        if len(of_kind) == 1 and corrected:
             labels = {'on': 'after correction', 'off': 'before correction'}
-        for correction in ('on', 'off') if shares['on'] != shares['off'] else ('on',):  # without a correction there is one line
+        for correction in ('on', 'off') if corrected else ('on',):
             _curve(axes, number, labels[correction], shares[correction])
             number += 1
     _curve(axes, None, 'true share', [right])
@@ -197,6 +199,7 @@ def training(run):
             lines = [line for line in run['train'] if line['increment'] == k]
             axes.plot([begin[k] + line['step'] for line in lines], [line.get(key, np.nan) for line in lines], label=label,
                       color=COLORS[style], linestyle=DASHES[style], linewidth=0.8,
+                      drawstyle='steps-pre' if key == 'lr' else 'default',
                       marker=MARKERS[style] if len(run['train']) < 40 else None)
             label = None
     for axes in (above, below):

@@ -207,8 +207,8 @@ def test_random_exemplars(runs, handful, tmp_path):
     assert kept[0] != kept[1] and herded not in kept
 
 
-def test_several_runs_are_stopped_and_go_on(runs, handful, tmp_path, monkeypatch):
-    """In the second of two; the first is not done again."""
+def test_several_runs_are_stopped_and_go_on(runs, handful, tmp_path, monkeypatch, capsys):
+    """In the second of two; the first is not done again, and the table at the end has both."""
     command = arguments(handful, tmp_path, *SMALL) + ['--METHOD=distill,joint']
     asked = []
     monkeypatch.setattr(imagenet_main.stop, 'asked', lambda: asked.append(0) or len(asked) > 50)
@@ -216,7 +216,13 @@ def test_several_runs_are_stopped_and_go_on(runs, handful, tmp_path, monkeypatch
         imagenet_main.main(command)
     monkeypatch.undo()
     assert len(glob.glob('%s/logs/*/log-*' % tmp_path)) == 2
+    capsys.readouterr()
     assert imagenet_main.main(command) == [runs['distill'].rows, runs['joint'].rows]
+    lines = [[cell.strip() for cell in line.strip('|').split('|')] for line in capsys.readouterr().out.split('\n')[-5:-1]]
+    assert lines[0] == ['top1, %', '5', '8', 'average', 'without first', 'runs']
+    for method, line in zip(('distill', 'joint'), lines[2:]):
+        first, last = (100 * row['top1'] for row in runs[method].rows)
+        assert line == [method] + ['%.2f' % percent for percent in (first, last, (first + last) / 2, last)] + ['1']
     assert len(glob.glob('%s/logs/*/log-*' % tmp_path)) == 3
 
 
