@@ -9,7 +9,6 @@ import itertools
 import os
 import sys
 import time
-import types
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # 0 shows what TensorFlow finds, for instance why it uses no GPU
 os.environ.setdefault('TF_GPU_THREAD_MODE', 'gpu_private')  # input threads must not keep a GPU's kernels waiting
@@ -160,10 +159,17 @@ def main(arguments):
     Returns:
         list of dict, one per increment: the rows of the closing table; of several runs a list of such lists.
     """
-    each = settings.runs(globals(), RECIPES, arguments)
+    each, faults = settings.runs(globals(), RECIPES, arguments), []
+    if len(each) == 1:
+        return run(arguments)
+    for of_run in each if not PREDICT else ():
+        try:
+            faults += opened(of_run)[3]
+        except Fault as fault:
+            faults.append(str(fault))
+    if faults:
+        raise Fault('\n'.join(dict.fromkeys('\n'.join(faults).split('\n'))))
     rows = [run(of_run) for of_run in each]
-    if len(rows) == 1:
-        return rows[0]
     if all(rows):
         of_runs = [settings.read(globals(), RECIPES, of_run)[0] for of_run in each]
         print('\n%s' % tables.comparison(list(zip(map(vars, of_runs), rows)), of_runs[0].HEADLINE))
@@ -189,11 +195,7 @@ def run(arguments):
     folder = '%s/%s' % (s.MODEL_DIR, s.DATASET)
     if s.PREDICT and not faults:
         return export.predict(folder, s.PREDICT)
-    arrays, state, resumed, damaged = (None, checkpoint.NOTHING, None, []) if faults else checkpoint.load(folder)
-    if resumed:
-        faults = settings.changes(s, state['settings'], resumed)
-    data, plan, missing = protocol.read(s, faults, PREPARED, state)
-    data.left_out += damaged
+    s, data, plan, missing, arrays, state, resumed = opened(arguments)
     if s.FIRST_INCREMENT_FROM and not resumed and not missing:
         arrays, state = protocol.first_increment(s, data, plan)
     finished = len(state['results']) == len(plan)
@@ -215,6 +217,19 @@ def run(arguments):
             if not s.LEAVE_OUT_BROKEN or stop.asked():
                 raise
     return run(arguments + ['--DECODE_ALL=True'])  # goes on from the last checkpoint without them, and names them
+
+
+def opened(arguments):
+    """What a run is made of: settings; data, plan and missing, see `protocol.read`; arrays, state and resumed, see
+    `checkpoint.load`, of its earlier part. Raises: Fault, see both."""
+    s, faults = settings.read(globals(), RECIPES, arguments)
+    arrays, state, resumed, damaged = checkpoint.load('%s/%s' % (s.MODEL_DIR, s.DATASET)) if not faults else (
+        None, checkpoint.NOTHING, None, [])
+    if resumed:
+        faults = settings.changes(s, state['settings'], resumed)
+    data, plan, missing = protocol.read(s, faults, PREPARED, state)
+    data.left_out += damaged
+    return s, data, plan, missing, arrays, state, resumed
 
 
 def learn(s, data, plan, arrays, state, resumed):
@@ -281,7 +296,7 @@ def learn(s, data, plan, arrays, state, resumed):
                 labels, scores = results.score(write, now, 'test', outputs, correct, means, plan)
         results.record(write.events.folder, s, data, now, test, labels, scores, exemplars)
         write.events.pictures(s, data, now, train, labels, scores, exemplars)
-        off, on, nme = scores['off'], scores['on'], scores['nme']
+        off, on, nme = scores['off'], scores['on'], scores.get('nme', results.UNKNOWN)
         rows.append(dict(increment=k, classes=num_seen, top1_before=off.top1, top1=on.top1, top5_before=off.top5, top5=on.top5,
                          top1_nme=nme.top1, top5_nme=nme.top5, beta=fit.beta, gamma=fit.gamma,
                          train=len(train), val=len(val), test=len(test)))
@@ -304,37 +319,22 @@ def build(s, plan, now, fits, first_step=0):
         fits: list of bic_layer.Fit, those of the earlier increments.
 
     Returns:
-        namespace: paths, labels, kept (placeholders of what to train on or to evaluate), train_batches and evaluation_batches
-        (iterators), rate (placeholder), train_op, losses (dict of scalars), waited (scalar, seconds for which the step waited
-        for its batch), weight (float, lambda), decay (float, of weights), evaluated (features, logits, labels of an evaluation
-        batch), networks (dict from scope to the network's variables by name), variables (all by name: networks and momentum),
-        initializer (of them).
+        namespace: what `batches.inputs` gives; rate (placeholder), train_op, losses (dict of scalars), weight (float, lambda),
+        decay (float, of weights), evaluated (features, logits, labels of an evaluation batch), networks (dict from scope to the
+        network's variables by name), variables (all by name: networks and momentum), initializer (of them).
     """
     tf.set_random_seed(s.SEED)  # DETERMINISTIC asks for one; what is drawn is never used
     k, num_old, num_seen = now.increment, now.num_old, now.num_seen
-    model = types.SimpleNamespace(rate=tf.placeholder(tf.float32, []))
+    model = batches.inputs(now, s, first_step)
+    model.rate = tf.placeholder(tf.float32, [])
     data_format = 'channels_first' if machine.num_gpus() else 'channels_last'
 
     def network(scope, images, training, reuse=False):
         with tf.variable_scope(scope, reuse=reuse):
             return resnet_model.resnet(images, s.RESNET_DEPTH, plan[-1].num_seen, training, s.BATCH_NORM_DECAY, data_format)
 
-    # Inputs.
-    with tf.device('/cpu:0'):
-        model.paths, model.labels = tf.placeholder(tf.string, [None]), tf.placeholder(tf.int32, [None])
-        model.kept = batches.Kept(*(tf.placeholder(kind, shape) for kind, shape in (
-            (tf.uint8, [None]), (tf.int64, [None]), (tf.int64, [None, 3]))))
-    model.train_batches = tf.data.make_initializable_iterator(batches.training_batches(
-        model.paths, model.labels, model.kept, now.train, k, s, first_step * s.BATCH_SIZE))
-    model.evaluation_batches = tf.data.make_initializable_iterator(batches.evaluation_batches(model.paths, model.labels, s))
-
     # The loss: lambda * L_d + (1 - lambda) * L_c + wd * sum(l2_loss), equation 3.
-    clock = (lambda: tf.constant(float('nan'), tf.float64)) if s.DETERMINISTIC else tf.timestamp  # which that forbids
-    began = clock()
-    with tf.control_dependencies([began]):
-        images, labels = model.train_batches.get_next()
-    with tf.control_dependencies([labels]):
-        model.waited = clock() - began
+    images, labels = model.train_batch
     logits = network('resnet', images, training=True)[1][:, :num_seen]             # [batch, num_seen]
     student = tf.trainable_variables('resnet/')  # not the old network's, whose scope begins alike
     model.weight = 0.0 if s.METHOD in ('finetune', 'joint') else bic_layer.distillation_weight(num_old, num_seen)
@@ -360,7 +360,7 @@ def build(s, plan, now, fits, first_step=0):
     model.train_op = tf.group(step, tf.get_collection(tf.GraphKeys.UPDATE_OPS))
 
     # Evaluation, with the student's variables.
-    images, labels = model.evaluation_batches.get_next()
+    images, labels = model.evaluation_batch
     model.evaluated = network('resnet', images, training=False, reuse=True) + (labels,)
     model.networks = {scope: resnet_model.variables(scope) for scope in ['resnet', 'resnet_old'][:1 + bool(model.weight)]}
     model.variables = {variable.op.name: variable for variable in tf.global_variables()}
@@ -368,17 +368,11 @@ def build(s, plan, now, fits, first_step=0):
     return model
 
 
-def training_feed(s, model, data, train):
-    """What to feed the training batches' initialiser; the first images, the exemplars, are decoded once and kept."""
-    kept = batches.keep(data.paths[train], s.KEEP_GB)
-    return dict(zip((model.paths, model.labels) + model.kept, (data.paths[train], data.labels[train]) + kept))
-
-
 def train_classifier(s, session, model, plan, now, data, train, within, write, save):
     """Stage 1: the steps of one increment, with a [train] line after the first, the last and every LOG_STEPS-th.
 
     Args:
-        data: namespace from `protocol.read`. train: int array, which of its images to train on, the exemplars first.
+        data: namespace from `protocol.read`. train: int array, which of its images to train on.
         within: dict, step and sums as `checkpoint.save` has them: where to begin. save: function of such a step and sums.
 
     Raises:
@@ -387,7 +381,7 @@ def train_classifier(s, session, model, plan, now, data, train, within, write, s
     k, steps, first, paths = now.increment, settings.num_steps(s, now), within['step'], data.paths[train]
     later = sum(settings.num_steps(s, other) for other in plan[k + 1:])
     with checks.explained(paths):
-        session.run(model.train_batches.initializer, training_feed(s, model, data, train))
+        session.run(model.train_batches.initializer, batches.training_feed(s, model, data, train))
     sums, saved = list(within['sums']), time.time()
     images, seconds, waited = 0, 0.0, 0.0  # since the last line; the first step, with TensorFlow's start-up, is not timed
     for step in write.progress(range(first, steps), 'increment=%d' % k):
@@ -459,9 +453,12 @@ def fit_bias(s, session, model, now, data, val, write):
 def retrain_last_layer(s, session, model, now, data, whole):
     """Stage 2 of joint_last, on all images, an int array: the variables' new values by name, and `correct` as `results.score`
     wants it. The next increment begins with the network as it was: this measures what distill's features are worth."""
-    features, _, labels = (np.concatenate(part) for part in zip(*evaluate(s, session, model, now, data, whole)))
+    features = None
+    for begin, (of_batch, _, _) in zip(range(0, len(whole), s.BATCH_SIZE), evaluate(s, session, model, now, data, whole)):
+        features = np.empty([len(whole), of_batch.shape[1]], np.float32) if features is None else features
+        features[begin:begin + len(of_batch)] = of_batch
     network = session.run(model.networks['resnet'])
-    kernel, bias = bic_layer.fit_last_layer(features, labels, network['dense/kernel'][:, :now.num_seen],
+    kernel, bias = bic_layer.fit_last_layer(features, data.labels[whole], network['dense/kernel'][:, :now.num_seen],
                                             network['dense/bias'][:now.num_seen], model.decay)
     return {'dense/kernel': kernel, 'dense/bias': bias}, lambda features, _: features.dot(kernel) + bias
 
@@ -473,7 +470,8 @@ def update_memory(s, session, model, data, exemplars, now, write):
         exemplars: list of int arrays, the old classes'. now: exemplar.Increment.
 
     Returns:
-        chosen: list of num_seen int arrays, each in order of choice. means: list of num_seen arrays, see `exemplar.class_mean`.
+        chosen: list of num_seen int arrays, each in order of choice. means: list of num_seen arrays, see `exemplar.class_mean`;
+            None where the memory has no room for an exemplar of each class.
     """
     began, candidates = time.time(), exemplars + data.train[now.num_old:now.num_seen]
     outputs = evaluate(s, session, model, now, data, np.concatenate(candidates))
@@ -484,10 +482,10 @@ def update_memory(s, session, model, data, exemplars, now, write):
         rows = exemplar.herding(of_class, now.kept) if s.EXEMPLAR_SELECTION == 'herding' else (
             np.random.RandomState([s.SEED, now.increment, label]).permutation(len(images))[:now.kept])
         chosen.append(images[rows])
-        means.append(exemplar.class_mean(of_class[rows]))
+        means.append(exemplar.class_mean(of_class[rows]) if now.kept else None)
     write('memory', increment=now.increment, candidates=sum(map(len, candidates)), exemplars=sum(map(len, chosen)),
           seconds=time.time() - began)
-    return chosen, means
+    return chosen, means if now.kept else None
 
 
 if __name__ == '__main__':

@@ -7,6 +7,7 @@ Of a JPEG only the rectangle is decoded that the crop needs (all of it where the
 for rounding, the same pixels as from the whole image, for a little more than half the work.
 """
 import collections
+import types
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -70,6 +71,41 @@ def epochs(count, increment, s, first=0):
         draws = np.column_stack([sides, random.random_sample((count, 3))])
         used = max(0, first - epoch * count)
         yield order[used:], draws[used:]
+
+
+def inputs(now, s, first_step):
+    """The inputs of an increment's graph.
+
+    Args:
+        now: exemplar.Increment. first_step: int, training begins with it.
+
+    Returns:
+        namespace: paths, labels, kept (placeholders of what to train on or to evaluate), train_batches and evaluation_batches
+        (iterators), train_batch and evaluation_batch (images float32 [batch, IMAGE_SIZE, IMAGE_SIZE, 3], labels int32 [batch]),
+        waited (scalar, seconds for which a training step waited for its batch).
+    """
+    with tf.device('/cpu:0'):
+        made = types.SimpleNamespace(
+            paths=tf.placeholder(tf.string, [None]), labels=tf.placeholder(tf.int32, [None]),
+            kept=Kept(*(tf.placeholder(kind, shape) for kind, shape in (
+                (tf.uint8, [None]), (tf.int64, [None]), (tf.int64, [None, 3])))))
+    made.train_batches = tf.data.make_initializable_iterator(training_batches(
+        made.paths, made.labels, made.kept, now.train, now.increment, s, first_step * s.BATCH_SIZE))
+    made.evaluation_batches = tf.data.make_initializable_iterator(evaluation_batches(made.paths, made.labels, s))
+    clock = (lambda: tf.constant(float('nan'), tf.float64)) if s.DETERMINISTIC else tf.timestamp  # which that forbids
+    began = clock()
+    with tf.control_dependencies([began]):
+        made.train_batch = made.train_batches.get_next()
+    with tf.control_dependencies([made.train_batch[1]]):
+        made.waited = clock() - began
+    made.evaluation_batch = made.evaluation_batches.get_next()
+    return made
+
+
+def training_feed(s, model, data, train):
+    """What to feed the initialiser of train_batches, images to train on, an int array; the first are decoded once and kept."""
+    kept = keep(data.paths[train], s.KEEP_GB)
+    return dict(zip((model.paths, model.labels) + model.kept, (data.paths[train], data.labels[train]) + kept))
 
 
 def training_batches(paths, labels, kept, count, increment, s, first=0):

@@ -16,8 +16,8 @@ def read(s, faults, prepared, state=checkpoint.NOTHING):
 
     What an earlier part of the run decided stands: order, hold-out and test images of its classes come from its state, and
     class folders that were not there yet arrive together in one more increment. Of the classes learnt so far their exemplars,
-    held-out and test images must be there still (to learn jointly, all); the other images may be gone, and images that were added
-    are not used.
+    held-out and test images must be there still; the other images may be gone, and images that were added are not used. Methods
+    that learn from all images want all that there were, and no others.
 
     Args:
         s: settings. faults: dict from setting to what is wrong with it, from `settings.read`.
@@ -121,7 +121,7 @@ def _divide(s, data, num_train, first_classes, random, state, missing):
               % (os.path.join(s.DATA_DIR, path), data.names[label]) for label, path in gone]
     faults += ['%s: the images of class %s to train on are not those that this run began with; put them back, or take what is '
                'there with LEAVE_OUT_BROKEN=True, or begin a new run in another MODEL_DIR' % (s.DATA_DIR, data.names[label])
-               for label in range(0 if s.METHOD.startswith('joint') else learnt, known)
+               for label in range(0 if s.METHOD.startswith('joint') and learnt < num_classes else learnt, known)
                if digest(s, data, data.whole[label]) != state['classes'][label]['train']]
     if s.LEAVE_OUT_BROKEN:
         data.left_out += [fault.split(';')[0] for fault in faults]
@@ -149,14 +149,16 @@ def estimate(s, data, plan, done):
 
     Returns:
         dict of network_gb: network, old network, gradients and what one training batch keeps, on the GPU or, without one, in main
-        memory; main_gb: TensorFlow itself, the lists, and the logits that stage 2 is fitted on; disk_gb: the networks that are
-        written, to checkpoints and as models to use, and what the checkpoints within an increment take at most (three times
-        student, old network and momentum). All in 10^9 bytes.
+        memory; main_gb: TensorFlow itself, the lists, the logits or features that stage 2 is fitted on; disk_gb: the networks
+        that are written, to checkpoints and as models to use, and what the checkpoints within an increment take at most (three
+        times student, old network and momentum). All in 10^9 bytes.
     """
     variables, activations = resnet_model.size(s.RESNET_DEPTH, len(data.names), s.IMAGE_SIZE)
     logits = max(now.val * now.num_seen for now in plan[done:])
+    of_class = resnet_model.size(s.RESNET_DEPTH, 1, s.IMAGE_SIZE)[0] - resnet_model.size(s.RESNET_DEPTH, 0, s.IMAGE_SIZE)[0]
+    features = of_class * sum(map(len, data.whole)) if s.METHOD == 'joint_last' else 0
     return dict(network_gb=4e-9 * (5 * variables + 1.5 * s.BATCH_SIZE * activations),
-                main_gb=0.8 + 6e-7 * len(data.paths) + 1.2e-8 * logits,
+                main_gb=0.8 + 6e-7 * len(data.paths) + 1.2e-8 * logits + 4e-9 * features,
                 disk_gb=4e-9 * variables * (2 * len(plan[done:]) + 9))
 
 
@@ -192,10 +194,11 @@ def first_increment(s, data, plan):
         raise Fault('FIRST_INCREMENT_FROM=%s: %s is not the first increment of a run (%s)'
                     % (s.FIRST_INCREMENT_FROM, path, error))
     faults = list(settings.changes(s, state['settings'], path, settings.LATER,
-                                   'without FIRST_INCREMENT_FROM it is trained anew').values())
+                                   'with --FIRST_INCREMENT_FROM= it is trained anew').values())
     trained = digest(s, data, np.concatenate(data.train[:plan[0].num_seen]))
     if trained != state['trained'] or len(network['dense/bias']) != len(data.names):
-        faults.append('FIRST_INCREMENT_FROM=%s: that network was trained on other images, or has another number of classes'
+        faults.append('FIRST_INCREMENT_FROM=%s: that network was trained on other images, or has another number of classes; '
+                      'with --FIRST_INCREMENT_FROM= it is trained anew'
                       % s.FIRST_INCREMENT_FROM)
     if faults:
         raise Fault('\n'.join(faults))

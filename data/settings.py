@@ -3,6 +3,7 @@ schedule of steps and rates that follows from them."""
 import difflib
 import itertools
 import math
+import os
 import types
 
 import tensorflow
@@ -92,20 +93,23 @@ def runs(constants, recipes, arguments):
         Fault: what is wrong with the settings of any of several runs.
     """
     given = dict(argument[2:].partition('=')[::2] for argument in arguments)
-    lists = {name: list(dict.fromkeys(text.split(','))) for name, text in given.items()
-             if ',' in text and name in RULES and name not in FREE + ('DATASET',) and RULES[name][0] is not tuple}
+    lists = {name: list(dict.fromkeys(str(_parse(value, RULES[name][0])) for value in text.split(',')))
+             for name, text in given.items()
+             if ',' in text and name in RULES and name not in FREE + ('DATASET',) and RULES[name][0] is not tuple
+             and not os.path.exists(text)}  # a class order's file
     if not lists:
         return [arguments]
     each, faults, trained_by = [], {}, {}
     for values in itertools.product(*lists.values()):
         pairs = ['%s=%s' % pair for pair in zip(lists, values)]
-        folders = ['%s=%s/%s' % (name, given.get(name, constants[name]), ','.join(pairs)) for name in ('MODEL_DIR', 'LOG_DIR')]
+        folders = ['%s=%s/%s' % (name, given.get(name, constants[name]), ','.join(sorted(pairs)).replace('/', '-'))
+                   for name in ('MODEL_DIR', 'LOG_DIR')]
         each.append([argument for argument in arguments if argument[2:].partition('=')[0] not in lists]
                     + ['--' + pair for pair in pairs + folders])
         s, wrong = read(constants, recipes, each[-1])
         faults.update(dict.fromkeys(wrong.values()))
         first = repr(sorted((name, value) for name, value in fixed(s).items() if name not in LATER))
-        if trained_by.setdefault(first, s.MODEL_DIR) != s.MODEL_DIR and not (s.FIRST_INCREMENT_FROM or s.PLAN_ONLY):
+        if trained_by.setdefault(first, s.MODEL_DIR) != s.MODEL_DIR and not ('FIRST_INCREMENT_FROM' in given or s.PLAN_ONLY):
             each[-1].append('--FIRST_INCREMENT_FROM=' + trained_by[first])
     if faults:
         raise Fault('\n'.join(faults))

@@ -140,10 +140,15 @@ def _images(path):
         return [os.fsencode(path)], []
     if not os.path.isdir(path):
         raise Fault('PREDICT=%s: no such file or folder' % path)
-    images, errors = [], []
+    images, errors, seen = [], [], set()
     for place, folders, files in os.walk(path, onerror=errors.append, followlinks=True):
+        # Links may lead to a folder again: each is looked into once.
+        if os.path.realpath(place) in seen:
+            folders[:], files = [], []
+        seen.add(os.path.realpath(place))
         folders[:] = [name for name in folders if not name.startswith('.')]
-        images += [os.fsencode(os.path.join(place, name)) for name in files if not name.startswith('.')]
+        files = [os.path.join(place, name) for name in files if not name.startswith('.')]
+        images += [os.fsencode(file) for file in files if os.path.isfile(file) or os.path.islink(file)]  # no pipes
     faults = ['%s: cannot be read (%s)' % (error.filename, error.strerror) for error in errors]
     if not images:
         raise Fault('\n'.join(faults or ['PREDICT=%s: no file is there that is not hidden' % path]))

@@ -23,14 +23,15 @@ class Log:
 
     Args:
         path: str, the log file, or None for standard output alone.
-        curves: events.Events, to have lines as curves; or None.
+
+    Attributes: events, an events.Events that has the lines as curves, or None.
 
     Raises:
         OSError: the file exists or cannot be made. Later, Fault: a line cannot be written.
     """
 
-    def __init__(self, path, curves=None):
-        self.path, self.events = path, curves
+    def __init__(self, path):
+        self.path, self.events = path, None
         self._file = open(path, 'x', encoding='utf-8', errors='backslashreplace') if path else None
         if hasattr(sys.stdout, 'reconfigure'):
             sys.stdout.reconfigure(errors='backslashreplace')  # class names in any language, on terminals in any
@@ -92,9 +93,9 @@ def begin(s, data, plan, state, resumed, **machine):
         steps = [settings.num_steps(s, now._replace(train=count)) for now, count in zip(plan, trained)]
         try:
             os.makedirs(s.LOG_DIR, exist_ok=True)
-            curves = events.Events(os.path.join(s.LOG_DIR, 'run-' + name), [sum(steps[:k]) for k in range(len(steps))],
-                                   [now.num_seen for now in plan])
-            write = Log(os.path.join(s.LOG_DIR, 'log-' + name), curves)
+            write = Log(os.path.join(s.LOG_DIR, 'log-' + name))
+            write.events = events.Events(os.path.join(s.LOG_DIR, 'run-' + name), [sum(steps[:k]) for k in range(len(steps))],
+                                         [now.num_seen for now in plan])
         except OSError as error:
             raise Fault('%s: cannot be made (%s)' % (error.filename, error.strerror))
     try:

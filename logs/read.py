@@ -73,18 +73,26 @@ def runs(paths, say):
             say('%s: nothing to show: no complete [train] or [result] line' % path)
             useless.append(path)
     found = [run for run in found if run['rows'] or run['train']]
-    names = [os.path.basename(run['paths'][0]) for run in found]
+    names = [_name(run['paths'][0]) for run in found]
     for position, run in enumerate(found):
         name = names[position]
         run['name'] = name if names.count(name) == 1 else '%s-%d' % (name, names[:position + 1].count(name))
-        if sum(run['paths'][-1] in other['paths'] for other in found) == 1:  # else the predictions may be of either
-            folder, name = os.path.split(run['paths'][-1])
-            run['predictions'] = _predictions(os.path.join(folder, re.sub('^log-', 'run-', name), 'predictions.csv'), say)
+        for path in run['paths']:
+            folder, log = os.path.split(path)
+            beside = os.path.join(folder, re.sub('^log-', 'run-', log), 'predictions.csv')
+            if sum(path in other['paths'] for other in found) == 1:  # else the predictions may be of either
+                run['predictions'].update(_predictions(beside, say))
         for line in run['train']:  # what [plan] lines do not say, the last line so far does
             if line['increment'] not in run['steps'] or line['step'] > run['steps'][line['increment']]:
                 run['steps'][line['increment']] = line['step']
         _check(run, say)
     return found, useless
+
+
+def _name(path):
+    """What a run is called: its log, or its folder where that tells the run from others, as METHOD=bic,SEED=1."""
+    folder = os.path.basename(os.path.dirname(os.path.abspath(path)))
+    return folder if '=' in folder else os.path.basename(path)
 
 
 def _text(path, say):
@@ -102,7 +110,7 @@ def _text(path, say):
 
 
 def _parts(path, text, say):
-    """The parts of runs in one file: list of dict with `path`, `settings` and `events`, (tag, values) in order."""
+    """The parts of runs in one file: list of dict with `path`, `settings`, `events`, (tag, values) in order, their `lines`."""
     parts = []
     for number, line in enumerate(text.split('\n'), 1):
         before, env, rest = line.partition('[env] ')
@@ -112,11 +120,12 @@ def _parts(path, text, say):
         event = _EVENT.match(line)
         tag, values = event.groups() if event else (None, None)
         if tag == 'env':
-            parts.append(dict(path=path, settings={}, events=[]))
+            parts.append(dict(path=path, settings={}, events=[], lines=[]))
         elif tag == 'config' and parts:
             name, _, value = values.partition('=')
             parts[-1]['settings'][name] = value
         elif tag in _NEEDS and parts:
+            parts[-1]['lines'].append(line)
             try:
                 parts[-1]['events'].append((tag, _values(tag, values)))
             except ValueError as error:
@@ -147,7 +156,7 @@ def _chains(parts, say):
     """
     chains, candidates = [], []
     for position, part in enumerate(parts):
-        if any(part['events'] == other['events'] and part['settings'] == other['settings'] for other in parts[:position]):
+        if any(part['lines'] == other['lines'] and part['settings'] == other['settings'] for other in parts[:position]):
             say('%s: is the same run as in another file, or in this one, and left out' % part['path'])
             continue
         begin = next((values for tag, values in part['events'] if tag == 'resume'), None)

@@ -11,7 +11,7 @@ import textwrap
 
 import numpy as np
 
-from data import Fault
+from data import FREE, Fault
 from logs import read, tables
 
 # Accuracy after the correction, in percent, in the published metric: the paper's ImageNet results, and BiC in its Table 3.
@@ -56,11 +56,19 @@ def main(arguments):
             datasets.setdefault(run['settings'].get('DATASET', 'unknown'), []).append(run)
         if len(datasets) > 1:
             _say('logs of several datasets (%s): tables and pictures for each' % ', '.join(datasets))
-        for dataset, of_dataset in datasets.items():
+        for of_dataset in datasets.values():
             tell(of_dataset)
-            draw(of_dataset, os.path.join(folder, dataset + '-' if len(datasets) > 1 else ''))
         if runs:
             write_rows(runs, os.path.join(folder, 'rows.csv'))
+        sys.stdout.flush()
+        for dataset, of_dataset in datasets.items():
+            draw(of_dataset, os.path.join(folder, dataset + '-' if len(datasets) > 1 else ''))
+    except BrokenPipeError:  # whoever reads it has seen enough
+        sys.stdout = None
+        return 0
+    except ImportError as error:
+        _say('no pictures: %s' % error)
+        return 1
     except OSError as error:
         _say('%s: cannot be written (%s)' % (error.filename, error.strerror))
         return 2
@@ -81,17 +89,24 @@ def tell(runs):
             print(tables.table([dict([('classes', title)] + [
                 (str(row['classes']), decimals % (factor * row[key]) if key in row else '-') for row in run['rows']])
                 for title, key, factor, decimals in shown]))
+    for kind, positions in tables.kinds([run['settings'] for run in runs]).items():
+        seeds = [runs[position]['settings'].get('SEED', '') for position in positions]
+        for seed in sorted(set(seeds)):
+            if seeds.count(seed) > 1:
+                _say('%s: %d runs with SEED=%s are counted as if it differed' % (kind, seeds.count(seed), seed))
     if len(runs) > 1:
         print('\n## Comparison\n\n%s' % tables.comparison([(run['settings'], run['rows']) for run in runs], headline(runs[0])))
 
 
 def write_rows(runs, path):
-    """One line per run and increment."""
+    """One line per run and increment, with the settings in which the runs differ."""
     with open(path, 'w', newline='', encoding='utf-8') as file:
-        write = csv.writer(file)
-        write.writerow(['log', 'dataset', 'method', 'seed'] + COLUMNS)
+        write = csv.writer(file, lineterminator='\n')
+        names = sorted({name for run in runs for name in run['settings'] if name not in FREE
+                        and len({other['settings'].get(name) for other in runs}) > 1} | {'DATASET', 'METHOD', 'SEED'})
+        write.writerow(['log'] + names + COLUMNS)
         for run in runs:
-            settings = [run['settings'].get(name, '') for name in ('DATASET', 'METHOD', 'SEED')]
+            settings = [run['settings'].get(name, '') for name in names]
             write.writerows([run['name']] + settings + [row.get(key, '') for key in COLUMNS] for row in run['rows'])
 
 

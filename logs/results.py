@@ -1,6 +1,7 @@
 """Results: accuracies from logits, before and after the correction, and the lines that report them."""
 import collections
 import csv
+import itertools
 import os
 
 import numpy as np
@@ -15,6 +16,7 @@ Score.__doc__ = """What a classifier achieves over all classes seen.
 top1, top5: float. by_increment: list of float, top-1 on the classes of each increment of the plan. by_class: float array
 [num_seen], top-1 on each class; nan for one without images. predicted: int array [images].
 """
+UNKNOWN = Score(float('nan'), float('nan'), None, None, None)
 
 
 def score(write, now, split, outputs, correct, means=None, plan=()):
@@ -76,7 +78,8 @@ def record(folder, s, data, now, test, labels, scores, exemplars):
         'classes.csv': (['label', 'name', 'images', 'top1_before', 'top1'],
                         zip(range(now.num_seen), data.names, counts, off.by_class, on.by_class)),
         'predictions.csv': (['path', 'class', 'before', 'after', 'nme'],
-                            zip(protocol.relative(s, data, test), labels, off.predicted, on.predicted, scores['nme'].predicted)),
+                            zip(protocol.relative(s, data, test), labels, off.predicted, on.predicted,
+                                scores['nme'].predicted if 'nme' in scores else itertools.repeat(''))),
         'exemplars.csv': (['label', 'position', 'path'],
                           ((label, position, image) for label, of_class in enumerate(exemplars)
                            for position, image in enumerate(protocol.relative(s, data, of_class))))}

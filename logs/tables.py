@@ -47,8 +47,8 @@ def kinds(settings):
     first = {}
     for one in settings:
         for name, value in one.items():
-            first.setdefault(name, text(name, value))
-    of_runs = [{name: text(name, one.get(name, value)) for name, value in first.items() if name != 'SEED' and name not in FREE}
+            first.setdefault(name, _plain(value))
+    of_runs = [{name: _plain(one.get(name, value)) for name, value in first.items() if name != 'SEED' and name not in FREE}
                for one in settings]
     differ = [name for name in of_runs[0] if len({one[name] for one in of_runs}) > 1] or ['METHOD']
     members = {}
@@ -88,9 +88,14 @@ def comparison(runs, metric):
     return table(lines)
 
 
+def _plain(value):
+    """A setting as [config] lines have it."""
+    return ','.join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
 def _spread(fractions):
-    """Mean, and sample standard deviation of several, in percent."""
-    percent = 100 * np.array(fractions)
+    """Mean, and sample standard deviation of several, in percent; of fractions as log lines have them."""
+    percent = 100 * np.round(fractions, 4)
     if len(percent) > 1:
         return '%.2f ± %.2f' % (percent.mean(), percent.std(ddof=1))
     return '%.2f' % percent[0] if len(percent) else '-'

@@ -238,6 +238,16 @@ def test_predict(run, files, tmp_path, capsys):
     assert capsys.readouterr().out.count('\n') == 7
 
 
+def test_predict_looks_into_each_folder_once(run, files, tmp_path, capsys):
+    """Links that lead back do not multiply images, and what is no file is passed by."""
+    shutil.copy(files[3], str(tmp_path / 'three.png'))
+    for name in ('a', 'b'):
+        os.symlink(str(tmp_path), str(tmp_path / name))
+    os.mkfifo(str(tmp_path / 'pipe.png'))
+    predict(run, tmp_path)
+    assert capsys.readouterr().out.count('[image]') == 1
+
+
 def test_predict_finds_nothing(run, tmp_path):
     with pytest.raises(Fault, match='PREDICT=%s/none: no such file or folder' % tmp_path):
         predict(run, tmp_path / 'none')

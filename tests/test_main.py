@@ -83,7 +83,7 @@ def test_two_steps_of_the_third_increment(scale, handful, tmp_path, monkeypatch)
         assert [network[:2] for network in networks] == [('resnet', True), ('resnet_old', False), ('resnet', False)]
         labels = [op for op in tf.get_default_graph().get_operations() if op.type == 'IteratorGetNext'][0].outputs[1]
         session.run(model.initializer)
-        session.run(model.train_batches.initializer, imagenet_main.training_feed(s, model, data, train))
+        session.run(model.train_batches.initializer, imagenet_main.batches.training_feed(s, model, data, train))
         values, steps = [session.run(model.networks)], []
         for _ in range(2):
             steps.append(session.run([model.losses, networks[0][2], labels, model.train_op], {model.rate: 0.1})[:3])
@@ -127,7 +127,7 @@ def steps_(handful, tmp_path):
             model = imagenet_main.build(s, plan, plan[1], [bic_layer.IDENTITY])
             with tf.Session(config=imagenet_main.machine.session_config(s)) as session:
                 session.run(model.initializer, resnet_model.first_weights(model.networks, None, s.SEED))
-                session.run(model.train_batches.initializer, imagenet_main.training_feed(s, model, data, train))
+                session.run(model.train_batches.initializer, imagenet_main.batches.training_feed(s, model, data, train))
                 losses = [session.run([model.losses['loss'], model.train_op], {model.rate: 0.01})[0] for _ in range(3)]
         return s, losses, graph
     return run

@@ -230,10 +230,31 @@ def listed(*more):
     return settings.runs(vars(imagenet_main), imagenet_main.RECIPES, list(more))
 
 
+@pytest.mark.parametrize('argument, message', [
+    ('--BATCH_SIZE=7,500', 'BATCH_SIZE=500: increment 0 has only 25 training images'),
+    ('--CLASS_ORDER=random,nofile.txt', 'CLASS_ORDER=nofile.txt: is neither one of')])
+def test_faults_of_later_runs_come_before_the_first(argument, message, handful, tmp_path, monkeypatch):
+    monkeypatch.setattr(imagenet_main, 'learn', None)
+    with pytest.raises(Fault) as fault:
+        imagenet_main.main(arguments(handful, tmp_path, argument))
+    assert str(fault.value).startswith(message)
+
+
+def test_a_memory_of_no_exemplars(handful, tmp_path):
+    """16 / 8 = 2 images a class after the last increment: 1 to validate, and min(2 - 1, 2 - 1) = 1; of 15 none is left."""
+    rows = imagenet_main.main(arguments(handful, tmp_path, *SMALL, '--MEMORY_SIZE=15', '--EPOCHS=1', '--LR_DROP_EPOCHS='))
+    assert np.isfinite(rows[0]['top1_nme']) and np.isnan(rows[1]['top1_nme']) and np.isfinite(rows[1]['top1'])
+    path, = glob.glob('%s/logs/log-digits-*' % tmp_path)
+    with open(path, encoding='utf-8') as file:
+        assert [event['increment'] for event in events(file.read(), 'nme')] == ['0']
+
+
 def test_lists_of_values():
     one = ['--SEED=3', '--LR_DROP_EPOCHS=4,6', '--METHOD=bic']
     assert listed(*one) == [one]
-    each = listed('--METHOD=bic,joint', '--LR_DROP_EPOCHS=4,6', '--SEED=1,2,1', '--MODEL_DIR=there')
+    each = listed('--METHOD=bic,joint', '--LR_DROP_EPOCHS=4,6', '--SEED=1,2,01', '--MODEL_DIR=there')
+    assert [sorted(of_run) for of_run in listed('--SEED=1,2', '--METHOD=bic')] == [
+        sorted(of_run) for of_run in listed('--METHOD=bic', '--SEED=1,2')]
     folders = ['METHOD=%s,SEED=%d' % pair for pair in (('bic', 1), ('bic', 2), ('joint', 1), ('joint', 2))]
     assert [[argument for argument in of_run if 'DIR' in argument] for of_run in each] == [
         ['--MODEL_DIR=there', '--MODEL_DIR=there/' + folder, '--LOG_DIR=logs/' + folder] for folder in folders]
@@ -241,6 +262,8 @@ def test_lists_of_values():
     # SEED decides the first increment, METHOD does not.
     assert [of_run[-1] for of_run in each[2:]] == ['--FIRST_INCREMENT_FROM=there/' + folder for folder in folders[:2]]
     assert not any('FIRST' in argument for of_run in each[:2] for argument in of_run)
+    assert not any('FIRST_INCREMENT_FROM=m' in argument for of_run in listed('--METHOD=bic,joint', '--FIRST_INCREMENT_FROM=')
+                   for argument in of_run)
     # The validation share decides the hold-out.
     assert not any('FIRST' in argument for of_run in listed('--VAL_FRACTION=0.1,0.2') for argument in of_run)
 

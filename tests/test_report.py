@@ -104,10 +104,12 @@ def test_comparison_by_hand():
 
 
 def test_kinds():
-    old, new, other = dict(SEED=1, TEMPERATURE=2.0), dict(SEED=2, TEMPERATURE='2.0000', DETERMINISTIC=False), \
+    old, new, other = dict(SEED=1, TEMPERATURE=2.0), dict(SEED=2, TEMPERATURE='2.0', DETERMINISTIC=False), \
         dict(SEED=1, TEMPERATURE=4.0, DETERMINISTIC=False)
     assert tables.kinds([old, new]) == {'all': [0, 1]}   # a setting younger than a log
-    assert tables.kinds([old, other, new]) == {'TEMPERATURE=2.0000': [0, 2], 'TEMPERATURE=4.0000': [1]}
+    assert tables.kinds([old, other, new]) == {'TEMPERATURE=2.0': [0, 2], 'TEMPERATURE=4.0': [1]}
+    small = [dict(SEED=seed, WEIGHT_DECAY=decay, LR_DROP_EPOCHS=(4, 6)) for seed, decay in ((1, 1e-5), (2, 2e-5))]
+    assert tables.kinds(small) == {'WEIGHT_DECAY=1e-05': [0], 'WEIGHT_DECAY=2e-05': [1]}
 
 
 def test_committed_logs(capsys, tmp_path):
@@ -258,6 +260,11 @@ def test_faults_within_a_log(tmp_path):
     assert [run['name'] for run in found] == ['both-1', 'both-2'] and not said
     (run,), _, said = runs(tmp_path, one=whole, copy=whole)
     assert 'copy: is the same run' in said
+    with open(DIGITS[0]) as file:   # whose first line of training has nan
+        (run,), _, said = runs(tmp_path, **{'log-digits': file.read(), 'again': open(DIGITS[0]).read()})
+    assert 'again: is the same run' in said
+    (tmp_path / 'METHOD=bic,SEED=1').mkdir()
+    assert read.runs([files(tmp_path / 'METHOD=bic,SEED=1', log=whole)[0]], print)[0][0]['name'] == 'METHOD=bic,SEED=1'
     found, _, said = runs(tmp_path, killed=whole[:-20] + log(seed=2))
     assert len(found) == 2 and 'is cut off' in said and len(found[1]['rows']) == 2
     (run,), _, said = runs(tmp_path, gap='\n'.join(line for line in whole.split('\n') if 'increment=0' not in line))

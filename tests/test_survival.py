@@ -179,7 +179,7 @@ def breaking(monkeypatch, part, change):
             change(changed[0])
         return evaluate(s, session, model, now, data, images)
 
-    feed = imagenet_main.training_feed
+    feed = imagenet_main.batches.training_feed
 
     def training_feed(s, model, data, train):
         if part == 'train' and len(train) == 30 and not changed:
@@ -188,7 +188,7 @@ def breaking(monkeypatch, part, change):
         return feed(s, model, data, train)
 
     monkeypatch.setattr(imagenet_main, 'evaluate', wrapper)
-    monkeypatch.setattr(imagenet_main, 'training_feed', training_feed)
+    monkeypatch.setattr(imagenet_main.batches, 'training_feed', training_feed)
     return changed
 
 

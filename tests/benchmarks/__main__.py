@@ -73,7 +73,7 @@ def trainer(s, paths=None, classes=10):
     feed = {}
     if paths is not None:
         data = types.SimpleNamespace(paths=paths, labels=np.arange(len(paths)) % (2 * classes))
-        feed = main.training_feed(s, model, data, np.arange(len(paths)))
+        feed = main.batches.training_feed(s, model, data, np.arange(len(paths)))
 
     def train():
         session.run(model.train_batches.initializer, feed)
