@@ -61,6 +61,7 @@ def _corrected(weights, now, fit):
 
 def _save(path, s, names, weights):
     with tf.Graph().as_default(), batches.host_session() as session:
+        tf.set_random_seed(s.SEED)  # DETERMINISTIC asks for one; what is drawn is never used
         contents = tf.placeholder(tf.string, [None], 'image_bytes')
 
         def image(content):

@@ -9,6 +9,14 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')  # as in imagenet_main.py
 
 
+@pytest.fixture(autouse=True)
+def no_models(request, monkeypatch):
+    """Writing the model to use after every increment takes time; what is not about it, or about whole runs, goes without."""
+    from logs import export  # not before the path and the environment are set
+    if request.module.__name__ not in ('test_export', 'test_methods'):
+        monkeypatch.setattr(export, 'write', lambda *args: None)
+
+
 @pytest.fixture(name='digits', scope='session')
 def digits_(tmp_path_factory):
     """The digits as the demonstration prepares them."""

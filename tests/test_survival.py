@@ -290,7 +290,7 @@ def test_the_first_increment_of_another_run(handful, whole, tmp_path, monkeypatc
     assert lines(text) == [line for line in lines(whole[1]) if not line.startswith('[train]   increment=0')]
     _, text = run_main(handful, tmp_path / 'other', '--GAMMA_PENALTY=0.5', *more)
     assert events(text, 'bias')[0]['beta'] != events(whole[1], 'bias')[0]['beta']
-    with pytest.raises(Fault, match='SEED=2: .*increment-0 has 1; without FIRST_INCREMENT_FROM it is trained anew'):
+    with pytest.raises(Fault, match='SEED=2: .*increment-0 has 1; with --FIRST_INCREMENT_FROM= it is trained anew'):
         run_main(handful, tmp_path / 'refused', '--SEED=2', *more)
     with pytest.raises(Fault, match='FIRST_INCREMENT_FROM=nowhere: nowhere/digits/increment-0 is not the first'):
         run_main(handful, tmp_path / 'refused', '--FIRST_INCREMENT_FROM=nowhere', '--PLAN_ONLY=True')
