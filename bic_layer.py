@@ -63,7 +63,7 @@ def l2_loss(variables):
     Returns:
         float32 scalar tensor.
     """
-    return tf.add_n([tf.nn.l2_loss(v) for v in variables if not v.op.name.split('/')[-2].startswith('bn')])
+    return tf.add_n([tf.nn.l2_loss(v) for v in variables if not v.name.split('/')[-2].startswith('bn')])
 
 
 class Momentum(tf.train.MomentumOptimizer):

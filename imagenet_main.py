@@ -5,6 +5,7 @@
 Edit the constants below, or override any of them for one run with --NAME=value. Sources: [P] the paper, [C] the authors'
 code; where they differ, [C] produced the published numbers and is followed, and the comment names the difference.
 """
+import contextlib
 import itertools
 import os
 import sys
@@ -22,7 +23,7 @@ import tensorflow.compat.v1 as tf
 import bic_layer
 import exemplar
 import resnet_model
-from data import Fault, batches, checks, machine, prepare_cifar100, prepare_digits, protocol, settings
+from data import Fault, batches, checks, machine, prepare_cifar100, prepare_digits, protocol, replicas, settings
 from logs import checkpoint, export, log, results, stop, tables
 
 # ---- The run -----------------------------------------------------------------------------------------------------------
@@ -39,6 +40,9 @@ PLAN_ONLY = False            # True: print what the run is going to do and what 
 PREDICT = ''                 # a file or folder of images: print what the newest model of MODEL_DIR/DATASET says of them, then end
 DECODE_ALL = False           # before the run, decode every image; False: only those whose first and last bytes look damaged
 KEEP_GB = 2.0                # training images kept decoded in main memory, exemplars first, up to so many 10^9 bytes
+REPLICAS = 0                 # devices of this machine that share each batch; 0: all visible GPUs; without one, parts of the CPU
+SCALE_BATCH = False          # True: batch and learning rate are multiplied by the number of devices, with a warm-up
+WORKER_MINUTES = 5.0         # the workers that TF_CONFIG names wait for each other so long when they start
 XLA = False                  # True: compile the graph for the GPU; on a CPU with TF_XLA_FLAGS=--tf_xla_cpu_global_jit as well
 LEAVE_OUT_BROKEN = False     # do without images that cannot be decoded; False: refuse to start
 
@@ -159,16 +163,9 @@ def main(arguments):
     Returns:
         list of dict, one per increment: the rows of the closing table; of several runs a list of such lists.
     """
-    each, faults = settings.runs(globals(), RECIPES, arguments), []
+    each = protocol.runs(globals(), RECIPES, arguments, PREPARED)
     if len(each) == 1:
         return run(arguments)
-    for of_run in each if not PREDICT else ():
-        try:
-            faults += opened(of_run)[3]
-        except Fault as fault:
-            faults.append(str(fault))
-    if faults:
-        raise Fault('\n'.join(dict.fromkeys('\n'.join(faults).split('\n'))))
     rows = [run(of_run) for of_run in each]
     if all(rows):
         of_runs = [settings.read(globals(), RECIPES, of_run)[0] for of_run in each]
@@ -195,7 +192,7 @@ def run(arguments):
     folder = '%s/%s' % (s.MODEL_DIR, s.DATASET)
     if s.PREDICT and not faults:
         return export.predict(folder, s.PREDICT)
-    s, data, plan, missing, arrays, state, resumed = opened(arguments)
+    s, data, plan, missing, arrays, state, resumed = protocol.opened(globals(), RECIPES, arguments, PREPARED)
     if s.FIRST_INCREMENT_FROM and not resumed and not missing:
         arrays, state = protocol.first_increment(s, data, plan)
     finished = len(state['results']) == len(plan)
@@ -203,45 +200,44 @@ def run(arguments):
         print('%s: this run is finished, and %s has no other classes than its %d; another MODEL_DIR begins a new run\n%s'
               % (folder, s.DATA_DIR, len(data.names), tables.table(state['results'])))
     elif s.PLAN_ONLY:
-        log.begin(s, data, plan, state, resumed, **machine.described(s))
+        log.begin(s, data, plan, state, resumed, True, **machine.described(s))
     if missing:
         raise Fault('\n'.join(missing))
     if finished or s.PLAN_ONLY:
         return state['results']
     if s.DETERMINISTIC:
         tensorflow.config.experimental.enable_op_determinism()
-    with checkpoint.lock(folder, resumed), stop.watched():
+    devices = replicas.of_machine(s)
+    with checkpoint.lock(folder, resumed) if devices.chief else contextlib.nullcontext(), stop.watched(), devices.watched():
         try:
-            return learn(s, data, plan, arrays, state, resumed)
+            rows = learn(s, data, plan, arrays, state, resumed, devices)
+            while len(rows) < len(plan):  # a worker other than the chief has only trained; it goes on from what the chief wrote
+                rows = checkpoint.load(folder)[1]['results']
+                if len(rows) < len(plan):
+                    s, data, plan, missing, arrays, state, resumed = protocol.opened(globals(), RECIPES, arguments, PREPARED)
+                    if missing:
+                        raise Fault('\n'.join(missing))
+                    learn(s, data, plan, arrays, state, resumed, devices)
+            devices.meet()  # until the last one has read what the chief wrote
+            return rows
         except checks.BrokenImages:
-            if not s.LEAVE_OUT_BROKEN or stop.asked():
+            if not s.LEAVE_OUT_BROKEN or stop.asked() or len(devices.workers) > 1:
                 raise
     return run(arguments + ['--DECODE_ALL=True'])  # goes on from the last checkpoint without them, and names them
 
 
-def opened(arguments):
-    """What a run is made of: settings; data, plan and missing, see `protocol.read`; arrays, state and resumed, see
-    `checkpoint.load`, of its earlier part. Raises: Fault, see both."""
-    s, faults = settings.read(globals(), RECIPES, arguments)
-    arrays, state, resumed, damaged = checkpoint.load('%s/%s' % (s.MODEL_DIR, s.DATASET)) if not faults else (
-        None, checkpoint.NOTHING, None, [])
-    if resumed:
-        faults = settings.changes(s, state['settings'], resumed)
-    data, plan, missing = protocol.read(s, faults, PREPARED, state)
-    data.left_out += damaged
-    return s, data, plan, missing, arrays, state, resumed
-
-
-def learn(s, data, plan, arrays, state, resumed):
+def learn(s, data, plan, arrays, state, resumed, devices):
     """What is not done yet of the increments, in the order of the method.
 
     Args:
         s: settings. data, plan: from `protocol.read`. arrays, state, resumed: from `checkpoint.load`, or `first_increment`.
+        devices: replicas.Replicas. Where it is not the chief's, one increment is trained, and waited for until the chief has
+            done the rest of it.
 
     Returns:
         list of dict, the rows of the closing table.
     """
-    write = log.begin(s, data, plan, state, resumed, **machine.described(s))
+    write = log.begin(s, data, plan, state, resumed, devices.chief, **machine.described(s), replicas=devices.total)
     began, hours_before, steps_done = time.time(), state['hours'], 0
     # By increment: the fits of the correction, rows of the closing table, top-1 on the classes of each increment.
     fits, rows, matrix = [bic_layer.Fit(*fit) for fit in state['fits']], list(state['results']), list(state['matrix'])
@@ -256,8 +252,9 @@ def learn(s, data, plan, arrays, state, resumed):
         nonlocal resumed
         state.update(exemplars=[protocol.relative(s, data, images) for images in exemplars], step=step, sums=sums,
                      hours=hours_before + (time.time() - began) / 3600)
-        resumed = checkpoint.save(folder, values, state, resumed)
-        write('save', increment=now.increment, dir=resumed)
+        if devices.chief:
+            resumed = checkpoint.save(folder, values, state, resumed)
+            write('save', increment=now.increment, dir=resumed)
 
     for now in plan[len(rows):]:
         k, num_old, num_seen = now.increment, now.num_old, now.num_seen
@@ -270,100 +267,118 @@ def learn(s, data, plan, arrays, state, resumed):
             write.text('[left_out] %s: increment %d has other images or more classes now, and begins anew' % (resumed, k))
             within = checkpoint.NOTHING
             weights = resnet_model.grown(checkpoint.network(folder, k - 1), len(data.names), s.SEED)
+        devices.agree(protocol.facts(s, data, state, resumed), folder)
         with tf.Graph().as_default():
-            model = build(s, plan, now, fits, within['step'])
+            with devices.scope():
+                model = build(s, plan, now, fits, within['step'], devices)
             tf.get_default_graph().finalize()
-            with tf.Session(config=machine.session_config(s)) as session:
+            with tf.Session(devices.target, config=devices.config) as session:
                 # Stage 1: the classifier, from the previous increment's weights, distilled from the stored network.
                 session.run(model.initializer, {model.variables[name].initial_value: value for name, value in arrays.items()}
                             if within['step'] else resnet_model.first_weights(model.networks, weights, s.SEED))
-                train_classifier(s, session, model, plan, now, data, train, within, write, save)
+                weights = train_classifier(s, session, model, plan, now, data, train, within, write, save)
+                if not devices.chief:
+                    checkpoint.wait(folder, k)  # the chief does the rest
+                    return rows
 
                 # Stage 2: the bias correction, on logits of the network, which is frozen now.
                 fit, last_layer, correct = bic_layer.IDENTITY, {}, lambda features, logits: logits
                 if k and s.METHOD == 'bic':
                     fit, correct = fit_bias(s, session, model, now, data, val, write)
                 elif k and s.METHOD == 'joint_last':
-                    last_layer, correct = retrain_last_layer(s, session, model, now, data, whole)
+                    last_layer, correct = retrain_last_layer(s, session, model, now, data, whole, weights)
                 fits.append(fit)
 
-                # The memory, chosen anew for every seen class with the new network, and the network itself.
+                # The memory, chosen anew for every seen class with the new network.
                 exemplars, means = update_memory(s, session, model, data, exemplars, now, write)
-                weights = session.run(model.networks['resnet'])
 
                 # The test, before and after the correction.
-                outputs = evaluate(s, session, model, now, data, test)
+                outputs = results.evaluate(s, session, model, now, data, test)
                 labels, scores = results.score(write, now, 'test', outputs, correct, means, plan)
         results.record(write.events.folder, s, data, now, test, labels, scores, exemplars)
         write.events.pictures(s, data, now, train, labels, scores, exemplars)
-        off, on, nme = scores['off'], scores['on'], scores.get('nme', results.UNKNOWN)
-        rows.append(dict(increment=k, classes=num_seen, top1_before=off.top1, top1=on.top1, top5_before=off.top5, top5=on.top5,
-                         top1_nme=nme.top1, top5_nme=nme.top5, beta=fit.beta, gamma=fit.gamma,
-                         train=len(train), val=len(val), test=len(test)))
-        matrix.append(on.by_increment)
+        rows.append(results.row(now, fit, scores, len(train), len(val), len(test)))
+        matrix.append(scores['on'].by_increment)
         steps_done, within = steps_done + settings.num_steps(s, now) - within['step'], checkpoint.NOTHING
         hours, left = (time.time() - began) / 3600, sum(settings.num_steps(s, later) for later in plan[k + 1:])
         results.close(s, write, rows, matrix, hours_before + hours, hours * left / steps_done if steps_done else float('nan'))
         export.write(folder, s, now, data.names, dict(weights, **last_layer), fit)
         save(weights, 0, [])
-    results.finish(write, data, rows, on.by_class)
+    results.finish(write, data, rows, scores['on'].by_class)
     return rows
 
 
 # ---- One increment -------------------------------------------------------------------------------------------------------
-def build(s, plan, now, fits, first_step=0):
+def build(s, plan, now, fits, first_step=0, devices=replicas.ALONE):
     """The graph of one increment: training batches through student and old network to the loss; evaluation batches.
 
     Args:
         s: settings. plan: list of exemplar.Increment. now: the one of them to build. first_step: int, training begins with it.
-        fits: list of bic_layer.Fit, those of the earlier increments.
+        fits: list of bic_layer.Fit, those of the earlier increments. devices: replicas.Replicas, in whose scope this is called.
 
     Returns:
-        namespace: what `batches.inputs` gives; rate (placeholder), train_op, losses (dict of scalars), weight (float, lambda),
-        decay (float, of weights), evaluated (features, logits, labels of an evaluation batch), networks (dict from scope to the
-        network's variables by name), variables (all by name: networks and momentum), initializer (of them).
+        namespace: what `batches.inputs` gives; rate, count, wishes (placeholders: learning rate, images in the batch of all
+        devices, wishes of this process to stop and to save), train_op, losses (dict of scalars), wished (of all processes),
+        weight (float, lambda), decay (float, of weights), evaluated (features, logits, labels of an evaluation batch), networks
+        (dict from scope to the network's variables by name), variables (all by name: networks and momentum), values (to read them
+        by), initializer (of them).
     """
     tf.set_random_seed(s.SEED)  # DETERMINISTIC asks for one; what is drawn is never used
     k, num_old, num_seen = now.increment, now.num_old, now.num_seen
-    model = batches.inputs(now, s, first_step)
-    model.rate = tf.placeholder(tf.float32, [])
+    model = batches.inputs(now, s, first_step, devices)
+    model.rate, model.count, model.wishes = (tf.placeholder(*kind) for kind in (
+        (tf.float32, []), (tf.int32, []), (tf.float32, [2])))
     data_format = 'channels_first' if machine.num_gpus() else 'channels_last'
 
     def network(scope, images, training, reuse=False):
         with tf.variable_scope(scope, reuse=reuse):
             return resnet_model.resnet(images, s.RESNET_DEPTH, plan[-1].num_seen, training, s.BATCH_NORM_DECAY, data_format)
 
-    # The loss: lambda * L_d + (1 - lambda) * L_c + wd * sum(l2_loss), equation 3.
-    images, labels = model.train_batch
-    logits = network('resnet', images, training=True)[1][:, :num_seen]             # [batch, num_seen]
-    student = tf.trainable_variables('resnet/')  # not the old network's, whose scope begins alike
     model.weight = 0.0 if s.METHOD in ('finetune', 'joint') else bic_layer.distillation_weight(num_old, num_seen)
     model.decay = s.WEIGHT_DECAY * (len(plan) / (k + 1) if s.SCALE_WEIGHT_DECAY else 1)
-    loss_class = bic_layer.classification_loss(logits, labels)
-    loss_distill = tf.zeros([])
-    if model.weight:
-        # The old network's newest classes were those of the previous increment: its correction applies to them.
-        old_logits = network('resnet_old', images, training=False)[1][:, :num_old]  # [batch, num_old]
-        old_logits = bic_layer.corrected_logits(old_logits, plan[k - 1].num_old, fits[-1].beta, fits[-1].gamma)
-        loss_distill = bic_layer.distillation_loss(logits[:, :num_old], old_logits, s.TEMPERATURE)
-    loss_l2 = model.decay * bic_layer.l2_loss(student)
-    loss = model.weight * loss_distill + (1 - model.weight) * loss_class + loss_l2
-    top1 = tf.reduce_mean(tf.cast(tf.equal(tf.argmax(logits, 1, output_type=tf.int32), labels), tf.float32))
-    model.losses = dict(loss=loss, loss_class=loss_class, loss_distill=loss_distill, loss_l2=loss_l2, top1=top1)
 
-    # The optimiser, in a scope of its own: its momentum must not be taken for a part of the network.
-    with tf.variable_scope('optimizer'):
-        optimizer = bic_layer.Momentum(model.rate, s.MOMENTUM)
-        if machine.precision(s) == 'float16':  # small gradients vanish in it: the loss is scaled up, and down again
-            optimizer = tf.train.experimental.enable_mixed_precision_graph_rewrite(optimizer)
-        step = optimizer.minimize(loss, var_list=student)
-    model.train_op = tf.group(step, tf.get_collection(tf.GraphKeys.UPDATE_OPS))
+    def train(replica):
+        # The loss: lambda * L_d + (1 - lambda) * L_c + wd * sum(l2_loss), equation 3.
+        images, labels = devices.share(replica, model.train_batch, model.count)
+        logits = network('resnet', images, training=True)[1][:, :num_seen]             # [batch, num_seen]
+        student = tf.trainable_variables('resnet/')  # not the old network's, whose scope begins alike
+        loss_class = bic_layer.classification_loss(logits, labels)
+        loss_distill = tf.zeros([])
+        if model.weight:
+            # The old network's newest classes were those of the previous increment: its correction applies to them.
+            old_logits = network('resnet_old', images, training=False)[1][:, :num_old]  # [batch, num_old]
+            old_logits = bic_layer.corrected_logits(old_logits, plan[k - 1].num_old, fits[-1].beta, fits[-1].gamma)
+            loss_distill = bic_layer.distillation_loss(logits[:, :num_old], old_logits, s.TEMPERATURE)
+        loss_l2 = model.decay * bic_layer.l2_loss(student)
+        top1 = tf.reduce_mean(tf.cast(tf.equal(tf.argmax(logits, 1, output_type=tf.int32), labels), tf.float32))
+        if devices.strategy:  # means over this device's images become shares of the means over the batch
+            share = tf.cast(tf.size(labels), tf.float32) / tf.cast(model.count, tf.float32)
+            loss_class, loss_distill, top1 = loss_class * share, loss_distill * share, top1 * share
+            loss_l2 = loss_l2 / devices.total
+        loss = model.weight * loss_distill + (1 - model.weight) * loss_class + loss_l2
+
+        # The optimiser, in a scope of its own: its momentum must not be taken for a part of the network.
+        with tf.variable_scope('optimizer'):
+            optimizer = bic_layer.Momentum(model.rate, s.MOMENTUM)
+            if machine.precision(s) == 'float16':  # small gradients vanish in it: the loss is scaled up, and down again
+                optimizer = tf.train.experimental.enable_mixed_precision_graph_rewrite(optimizer)
+            step = optimizer.minimize(loss, var_list=student)
+        with tf.control_dependencies([step] + tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
+            return tf.stack([loss, loss_class, loss_distill, loss_l2, top1])
+
+    # Gradients are summed over all devices where they are applied, and the losses here.
+    totals = tf.unstack(devices.total_of(devices.run(train)))
+    model.losses = dict(zip(('loss', 'loss_class', 'loss_distill', 'loss_l2', 'top1'), totals))
+    model.train_op = totals[0].op
+    model.wished = devices.total_of(devices.run(lambda replica: model.wishes / devices.local))
 
     # Evaluation, with the student's variables.
     images, labels = model.evaluation_batch
-    model.evaluated = network('resnet', images, training=False, reuse=True) + (labels,)
+    model.evaluated = devices.each(lambda share: network('resnet', share, training=False, reuse=True), images) + (labels,)
     model.networks = {scope: resnet_model.variables(scope) for scope in ['resnet', 'resnet_old'][:1 + bool(model.weight)]}
     model.variables = {variable.op.name: variable for variable in tf.global_variables()}
+    # Of moving averages, of which each device has its own, the mean.
+    model.values = {name: tf.identity(variable) if devices.strategy else variable for name, variable in model.variables.items()}
     model.initializer = tf.global_variables_initializer()
     return model
 
@@ -375,6 +390,9 @@ def train_classifier(s, session, model, plan, now, data, train, within, write, s
         data: namespace from `protocol.read`. train: int array, which of its images to train on.
         within: dict, step and sums as `checkpoint.save` has them: where to begin. save: function of such a step and sums.
 
+    Returns:
+        dict from name to array: the network's variables.
+
     Raises:
         Fault: the loss is not finite; images cannot be read any more. Stopped: as was asked, after having saved.
     """
@@ -382,18 +400,20 @@ def train_classifier(s, session, model, plan, now, data, train, within, write, s
     later = sum(settings.num_steps(s, other) for other in plan[k + 1:])
     with checks.explained(paths):
         session.run(model.train_batches.initializer, batches.training_feed(s, model, data, train))
-    sums, saved = list(within['sums']), time.time()
+    sums, saved, wishes, several = list(within['sums']), time.time(), [False, False], len(model.devices.workers) > 1
+    fetched = dict(model.losses, train_op=model.train_op, waited=model.waited, **dict(wished=model.wished) if several else {})
     images, seconds, waited = 0, 0.0, 0.0  # since the last line; the first step, with TensorFlow's start-up, is not timed
     for step in write.progress(range(first, steps), 'increment=%d' % k):
         rate, began = settings.learning_rate(s, now.train, step), time.time()
+        count = min(s.BATCH_SIZE, s.EPOCHS * now.train - step * s.BATCH_SIZE)
         with checks.explained(paths):
-            values = session.run(dict(model.losses, train_op=model.train_op, waited=model.waited), {model.rate: rate})
+            values = session.run(fetched, {model.rate: rate, model.count: count, model.wishes: wishes})
         if not np.isfinite(values['loss']):
             raise Fault('increment=%d epoch=%d step=%d: loss=%s; a lower LEARNING_RATE (now %s) may help, in another MODEL_DIR'
                         % (k, step * s.BATCH_SIZE // now.train, step + 1, values['loss'], s.LEARNING_RATE))
         sums.append([float(values[name]) for name in model.losses])
         if step > first:
-            images += min(s.BATCH_SIZE, s.EPOCHS * now.train - step * s.BATCH_SIZE)
+            images += count
             seconds += time.time() - began
             waited += values['waited']
         if step in (0, steps - 1) or (step + 1) % s.LOG_STEPS == 0:
@@ -403,37 +423,19 @@ def train_classifier(s, session, model, plan, now, data, train, within, write, s
                   input_wait=waited / seconds if images else float('nan'),
                   hours_left=(steps - step - 1 + later) * s.BATCH_SIZE / speed / 3600)
             sums, images, seconds, waited = [], 0, 0.0, 0.0
-        every, asked = s.CHECKPOINT_EPOCHS * now.train, stop.asked()
+        every = s.CHECKPOINT_EPOCHS * now.train
         border = every and (step + 1) * s.BATCH_SIZE // every > step * s.BATCH_SIZE // every
-        if asked or step == steps - 1 or border or time.time() - saved > 60 * s.CHECKPOINT_MINUTES:
-            save(session.run(model.variables), step + 1, sums)
+        wishes = [stop.asked(), bool(border or time.time() - saved > 60 * s.CHECKPOINT_MINUTES)]
+        asked, due = values['wished'] if several else wishes  # all workers must do the same: what any wished before this step
+        if asked or step == steps - 1 or due:
+            save(session.run(model.values), step + 1, sums)
             saved = time.time()
         if asked:
             raise stop.Stopped()
-
-
-def evaluate(s, session, model, now, data, images):
-    """Runs the network over images in inference mode, in one pass.
-
-    Args:
-        data: namespace from `protocol.read`. images: int array, which of its images.
-
-    Yields:
-        (features, logits, labels) per batch: float32 [batch, 512 or 2048], float32 [batch, num_seen], int32 [batch].
-
-    Raises:
-        Fault: a logit is not finite; images cannot be read any more. Stopped: as was asked.
-    """
-    with checks.explained(data.paths[images]):
-        session.run(model.evaluation_batches.initializer, {model.paths: data.paths[images], model.labels: data.labels[images]})
-        for _ in range(0, len(images), s.BATCH_SIZE):
-            if stop.asked():
-                raise stop.Stopped()
-            features, logits, labels_of_batch = session.run(model.evaluated)
-            if not np.isfinite(logits).all():
-                raise Fault('increment=%d: the trained network gives logits that are not finite; a lower LEARNING_RATE (now %s) '
-                            'may help' % (now.increment, s.LEARNING_RATE))
-            yield features, logits[:, :now.num_seen], labels_of_batch
+    values = session.run(model.values)
+    if model.devices.strategy:  # the mean of the moving averages becomes every device's
+        session.run(model.initializer, {model.variables[name].initial_value: value for name, value in values.items()})
+    return {name[len('resnet/'):]: value for name, value in values.items() if name.startswith('resnet/')}
 
 
 def fit_bias(s, session, model, now, data, val, write):
@@ -442,7 +444,7 @@ def fit_bias(s, session, model, now, data, val, write):
     def correct(_, logits):
         return bic_layer.corrected_logits(logits, now.num_old, fit.beta, fit.gamma)
 
-    outputs = [(None, logits, labels) for _, logits, labels in evaluate(s, session, model, now, data, val)]
+    outputs = [(None, logits, labels) for _, logits, labels in results.evaluate(s, session, model, now, data, val)]
     logits, labels = (np.concatenate(part) for part in list(zip(*outputs))[1:])
     fit = bic_layer.fit_bias(logits, labels, now.num_old, s.BETA_MIN, s.BETA_MAX, s.GAMMA_PENALTY)
     write('bias', increment=now.increment, **fit._asdict(), val=len(val))
@@ -450,16 +452,16 @@ def fit_bias(s, session, model, now, data, val, write):
     return fit, correct
 
 
-def retrain_last_layer(s, session, model, now, data, whole):
+def retrain_last_layer(s, session, model, now, data, whole, weights):
     """Stage 2 of joint_last, on all images, an int array: the variables' new values by name, and `correct` as `results.score`
     wants it. The next increment begins with the network as it was: this measures what distill's features are worth."""
-    features = None
-    for begin, (of_batch, _, _) in zip(range(0, len(whole), s.BATCH_SIZE), evaluate(s, session, model, now, data, whole)):
+    features, begin = None, 0
+    for of_batch, _, _ in results.evaluate(s, session, model, now, data, whole):
         features = np.empty([len(whole), of_batch.shape[1]], np.float32) if features is None else features
         features[begin:begin + len(of_batch)] = of_batch
-    network = session.run(model.networks['resnet'])
-    kernel, bias = bic_layer.fit_last_layer(features, data.labels[whole], network['dense/kernel'][:, :now.num_seen],
-                                            network['dense/bias'][:now.num_seen], model.decay)
+        begin += len(of_batch)
+    kernel, bias = bic_layer.fit_last_layer(features, data.labels[whole], weights['dense/kernel'][:, :now.num_seen],
+                                            weights['dense/bias'][:now.num_seen], model.decay)
     return {'dense/kernel': kernel, 'dense/bias': bias}, lambda features, _: features.dot(kernel) + bias
 
 
@@ -474,7 +476,7 @@ def update_memory(s, session, model, data, exemplars, now, write):
             None where the memory has no room for an exemplar of each class.
     """
     began, candidates = time.time(), exemplars + data.train[now.num_old:now.num_seen]
-    outputs = evaluate(s, session, model, now, data, np.concatenate(candidates))
+    outputs = results.evaluate(s, session, model, now, data, np.concatenate(candidates))
     features = (feature for batch, _, _ in outputs for feature in batch)  # one pass; one class at a time is kept
     chosen, means = [], []
     for label, images in enumerate(candidates):

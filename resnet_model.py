@@ -101,7 +101,10 @@ def _convolution(x, filters, kernel, stride, data_format, name):
 def _batch_norm_relu(x, training, decay, data_format, name):
     def variable(name, initial, trainable):
         shape = [x.shape.as_list()[1 if data_format == 'channels_first' else 3]]
-        return tf.get_variable(name, shape, initializer=initial(), trainable=trainable, use_resource=True)
+        # Several devices have moving averages of their own, of their share of the batch; their mean is the network's.
+        own = {} if trainable else dict(synchronization=tf.VariableSynchronization.ON_READ,
+                                        aggregation=tf.VariableAggregation.MEAN)
+        return tf.get_variable(name, shape, initializer=initial(), trainable=trainable, use_resource=True, **own)
 
     with tf.variable_scope(name):
         gamma, beta = variable('gamma', tf.ones_initializer, True), variable('beta', tf.zeros_initializer, True)

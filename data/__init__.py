@@ -1,9 +1,10 @@
 """All that a run reads: settings, list files, images."""
 
 # Settings that may change from one part of a run to the next, for they do not affect results; what was learnt stays. The class
-# order, too, stands from its beginning.
+# order, too, stands from its beginning. SCALE_BATCH shows in BATCH_SIZE and LEARNING_RATE.
 FREE = ('MODEL_DIR', 'LOG_DIR', 'LOG_STEPS', 'PLAN_ONLY', 'PREDICT', 'KEEP_GB', 'DECODE_ALL', 'LEAVE_OUT_BROKEN', 'DATA_DIR',
-        'NUM_CLASSES', 'HEADLINE', 'CHECKPOINT_EPOCHS', 'CHECKPOINT_MINUTES', 'FIRST_INCREMENT_FROM')
+        'NUM_CLASSES', 'HEADLINE', 'CHECKPOINT_EPOCHS', 'CHECKPOINT_MINUTES', 'FIRST_INCREMENT_FROM', 'REPLICAS',
+        'SCALE_BATCH', 'WORKER_MINUTES')
 
 
 class Fault(ValueError):

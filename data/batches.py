@@ -73,16 +73,16 @@ def epochs(count, increment, s, first=0):
         yield order[used:], draws[used:]
 
 
-def inputs(now, s, first_step):
+def inputs(now, s, first_step, devices):
     """The inputs of an increment's graph.
 
     Args:
-        now: exemplar.Increment. first_step: int, training begins with it.
+        now: exemplar.Increment. first_step: int, training begins with it. devices: replicas.Replicas.
 
     Returns:
         namespace: paths, labels, kept (placeholders of what to train on or to evaluate), train_batches and evaluation_batches
         (iterators), train_batch and evaluation_batch (images float32 [batch, IMAGE_SIZE, IMAGE_SIZE, 3], labels int32 [batch]),
-        waited (scalar, seconds for which a training step waited for its batch).
+        waited (scalar, seconds for which a training step waited for its batch), devices (as given).
     """
     with tf.device('/cpu:0'):
         made = types.SimpleNamespace(
@@ -90,15 +90,17 @@ def inputs(now, s, first_step):
             kept=Kept(*(tf.placeholder(kind, shape) for kind, shape in (
                 (tf.uint8, [None]), (tf.int64, [None]), (tf.int64, [None, 3])))))
     made.train_batches = tf.data.make_initializable_iterator(training_batches(
-        made.paths, made.labels, made.kept, now.train, now.increment, s, first_step * s.BATCH_SIZE))
-    made.evaluation_batches = tf.data.make_initializable_iterator(evaluation_batches(made.paths, made.labels, s))
+        made.paths, made.labels, made.kept, now.train, now.increment, s, first_step * s.BATCH_SIZE,
+        devices if len(devices.workers) > 1 else None))
+    made.evaluation_batches = tf.data.make_initializable_iterator(
+        evaluation_batches(made.paths, made.labels, s, devices.part(s.BATCH_SIZE)))
     clock = (lambda: tf.constant(float('nan'), tf.float64)) if s.DETERMINISTIC else tf.timestamp  # which that forbids
     began = clock()
     with tf.control_dependencies([began]):
         made.train_batch = made.train_batches.get_next()
     with tf.control_dependencies([made.train_batch[1]]):
         made.waited = clock() - began
-    made.evaluation_batch = made.evaluation_batches.get_next()
+    made.evaluation_batch, made.devices = made.evaluation_batches.get_next(), devices
     return made
 
 
@@ -108,12 +110,13 @@ def training_feed(s, model, data, train):
     return dict(zip((model.paths, model.labels) + model.kept, (data.paths[train], data.labels[train]) + kept))
 
 
-def training_batches(paths, labels, kept, count, increment, s, first=0):
+def training_batches(paths, labels, kept, count, increment, s, first=0, replicas=None):
     """Batches across the borders of `epochs`; the very last batch may be smaller.
 
     Args:
         paths: string tensor [count]. labels: int32 tensor [count]. kept: Kept, of tensors: the first ones of these images.
-        count, increment, s, first: those of `epochs`.
+        count, increment, s, first: those of `epochs`. replicas: replicas.Replicas, if other processes have a share of each
+            batch: then this one's comes.
 
     Returns:
         tf.data.Dataset of (images float32 [batch, IMAGE_SIZE, IMAGE_SIZE, 3], labels int32 [batch]).
@@ -124,17 +127,25 @@ def training_batches(paths, labels, kept, count, increment, s, first=0):
                            lambda: of_file(paths[number], window))
         return augmented(image, draw, s), labels[number]
 
+    def shares():
+        position = first
+        for order, draws in epochs(count, increment, s, first):
+            use = replicas.mine(position + np.arange(len(order)), s.EPOCHS * count, s.BATCH_SIZE)
+            position += len(order)
+            yield order[use], draws[use]
+
     dataset = tf.data.Dataset.from_generator(
-        lambda: epochs(count, increment, s, first), (tf.int64, tf.float64), ([None], [None, 4]))
+        shares if replicas else lambda: epochs(count, increment, s, first), (tf.int64, tf.float64), ([None], [None, 4]))
     options = tf.data.Options()
     options.experimental_optimization.apply_default_optimizations = False  # they would copy what is kept into the graph
-    return _batched(dataset.flat_map(lambda *epoch: tf.data.Dataset.from_tensor_slices(epoch)), load, s).with_options(options)
+    size = replicas.part(s.BATCH_SIZE) if replicas else s.BATCH_SIZE
+    return _batched(dataset.flat_map(lambda *epoch: tf.data.Dataset.from_tensor_slices(epoch)), load, size).with_options(options)
 
 
-def evaluation_batches(paths, labels, s):
-    """The images in the given order, not augmented. paths, labels: tensors; the result is as above."""
+def evaluation_batches(paths, labels, s, size):
+    """The images in the given order, not augmented, so many in a batch. paths, labels: tensors; the result is as above."""
     dataset = tf.data.Dataset.from_tensor_slices((paths, labels))
-    return _batched(dataset, lambda path, label: (centred(lambda window: of_file(path, window), s), label), s)
+    return _batched(dataset, lambda path, label: (centred(lambda window: of_file(path, window), s), label), size)
 
 
 def augmented(image, draw, s):
@@ -260,6 +271,6 @@ def denormalised(image, s):
     return 64 * image + 128 if s.STANDARDIZE else image + tf.constant(CHANNEL_MEANS)
 
 
-def _batched(dataset, load, s):
+def _batched(dataset, load, size):
     threads = tf.data.experimental.AUTOTUNE
-    return dataset.map(load, threads).batch(s.BATCH_SIZE).prefetch(threads)
+    return dataset.map(load, threads).batch(size).prefetch(threads)

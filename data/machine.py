@@ -1,5 +1,6 @@
 """The machine: what it has, and how TensorFlow is set up for it."""
 import ctypes
+import functools
 import multiprocessing
 
 import tensorflow.compat.v1 as tf
@@ -23,6 +24,13 @@ def keep_freed_memory():
         return
     for option, value in ((-4, 0), (-1, -1)):  # M_MMAP_MAX: no block is mapped by itself; M_TRIM_THRESHOLD: none is trimmed
         mallopt(option, value)
+
+
+@functools.lru_cache(maxsize=None)
+def let_memory_grow():
+    """For whoever asks TensorFlow for its GPUs before the first session does, whose configuration says so, too; once."""
+    for gpu in tf.config.experimental.list_physical_devices('GPU'):
+        tf.config.experimental.set_memory_growth(gpu, True)
 
 
 def precision(s):

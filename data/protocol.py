@@ -1,14 +1,60 @@
 """The protocol: which class arrives when, and which images are trained on, held out and tested on."""
 import hashlib
 import os
+import time
 import types
 
 import numpy as np
 
 import exemplar
 import resnet_model
-from data import Fault, checks, folders, lists, settings
+from data import Fault, checks, folders, lists, replicas, settings
 from logs import checkpoint
+
+
+def runs(constants, recipes, arguments, prepared):
+    """The runs that the command line asks for, see `settings.runs`; of several, none begins before all can.
+
+    Args:
+        constants, recipes, arguments: those of `settings.read`. prepared: that of `read`.
+
+    Returns:
+        list of lists of '--NAME=value'.
+
+    Raises:
+        Fault: what is wrong with any of several runs.
+    """
+    each, faults = settings.runs(constants, recipes, arguments), []
+    for of_run in each if len(each) > 1 and not constants['PREDICT'] else ():
+        try:
+            faults += opened(constants, recipes, of_run, prepared)[3]
+        except Fault as fault:
+            faults.append(str(fault))
+    if faults:
+        raise Fault('\n'.join(dict.fromkeys('\n'.join(faults).split('\n'))))
+    return each
+
+
+def opened(constants, recipes, arguments, prepared):
+    """What a run is made of.
+
+    Args:
+        constants, recipes, arguments: those of `settings.read`. prepared: that of `read`.
+
+    Returns:
+        s: settings. data, plan, missing: from `read`. arrays, state, resumed: from `checkpoint.load`, of its earlier part.
+
+    Raises:
+        Fault: from these.
+    """
+    s, faults = settings.read(constants, recipes, arguments)
+    arrays, state, resumed, damaged = checkpoint.load('%s/%s' % (s.MODEL_DIR, s.DATASET)) if not faults else (
+        None, checkpoint.NOTHING, None, [])
+    if resumed:
+        faults = settings.changes(s, state['settings'], resumed)
+    data, plan, missing = read(s, faults, prepared, state)
+    data.left_out += damaged
+    return s, data, plan, missing, arrays, state, resumed
 
 
 def read(s, faults, prepared, state=checkpoint.NOTHING):
@@ -44,7 +90,11 @@ def read(s, faults, prepared, state=checkpoint.NOTHING):
         if not os.path.isdir(parent) or not os.access(parent, os.W_OK):
             missing.append('%s=%s: %s is no folder that can be written to' % (name, getattr(s, name), parent))
     if not wrong + missing and s.DATA_DIR in prepared and not os.path.exists(s.DATA_DIR):
-        prepared[s.DATA_DIR].prepare(s.DATA_DIR)
+        if replicas.is_chief():
+            prepared[s.DATA_DIR].prepare(s.DATA_DIR)
+        deadline = time.time() + 60 * s.WORKER_MINUTES
+        while not os.path.exists(s.DATA_DIR) and time.time() < deadline:
+            time.sleep(0.5)
     if not {'DATA_DIR', 'NUM_CLASSES', 'TEST_FRACTION'} & set(faults):
         try:
             train_list, test_list, names, wrong_lists, missing_images = _images(s)
@@ -134,13 +184,23 @@ def _batch_faults(s, plan):
     """Increments whose batches cannot be trained on, list of str."""
     faults = ['BATCH_SIZE=%d: increment %d has only %d training images' % (s.BATCH_SIZE, now.increment, now.train)
               for now in plan if now.train < s.BATCH_SIZE]
+    devices = replicas.count(s)
+    one_pixel = s.IMAGE_SIZE <= 32 and len(resnet_model.BLOCKS[s.RESNET_DEPTH]) == 4
+    if devices > 1 and s.BATCH_SIZE // devices < 4 and one_pixel:
+        faults.append('BATCH_SIZE=%d: too small for batch normalisation on each of %d devices over feature maps of one pixel'
+                      % (s.BATCH_SIZE, devices))
+    if s.BATCH_SIZE % devices:
+        faults.append('BATCH_SIZE=%d: cannot be shared by %d devices equally; %d would do'
+                      % (s.BATCH_SIZE, devices, -(-s.BATCH_SIZE // devices) * devices))
+    last = {now.increment: s.EPOCHS * now.train % s.BATCH_SIZE for now in plan}
+    faults += ['BATCH_SIZE=%d, EPOCHS=%d: the last batch of increment %d has %d images, too few for %d devices; change one of '
+               'the two' % (s.BATCH_SIZE, s.EPOCHS, k, images, devices) for k, images in last.items() if 0 < images < devices]
     # Between two or three values a deviation is often almost nothing, and the gradient of dividing by it almost infinite.
     return faults + [
-        'BATCH_SIZE=%d, EPOCHS=%d: the last batch of increment %d has %d images, too few for batch normalisation over feature '
+        'BATCH_SIZE=%d, EPOCHS=%d: the last batch of increment %d has %d images%s, too few for batch normalisation over feature '
         'maps of one pixel; change one of the two, the number of its images, or IMAGE_SIZE=%d to more than 32'
-        % (s.BATCH_SIZE, s.EPOCHS, now.increment, s.EPOCHS * now.train % s.BATCH_SIZE, s.IMAGE_SIZE)
-        for now in plan if s.EPOCHS * now.train % s.BATCH_SIZE in (2, 3)
-        and s.IMAGE_SIZE <= 32 and len(resnet_model.BLOCKS[s.RESNET_DEPTH]) == 4]
+        % (s.BATCH_SIZE, s.EPOCHS, k, images, ' for %d devices' % devices if devices > 1 else '', s.IMAGE_SIZE)
+        for k, images in last.items() if {images // devices, -(-images // devices)} & {2, 3} and one_pixel]
 
 
 def estimate(s, data, plan, done):
@@ -157,7 +217,7 @@ def estimate(s, data, plan, done):
     logits = max(now.val * now.num_seen for now in plan[done:])
     of_class = resnet_model.size(s.RESNET_DEPTH, 1, s.IMAGE_SIZE)[0] - resnet_model.size(s.RESNET_DEPTH, 0, s.IMAGE_SIZE)[0]
     features = of_class * sum(map(len, data.whole)) if s.METHOD == 'joint_last' else 0
-    return dict(network_gb=4e-9 * (5 * variables + 1.5 * s.BATCH_SIZE * activations),
+    return dict(network_gb=4e-9 * (5 * variables + 1.5 * s.BATCH_SIZE / replicas.count(s) * activations),
                 main_gb=0.8 + 6e-7 * len(data.paths) + 1.2e-8 * logits + 4e-9 * features,
                 disk_gb=4e-9 * variables * (2 * len(plan[done:]) + 9))
 
@@ -168,6 +228,12 @@ def known_classes(s, data, state=checkpoint.NOTHING):
     digests += [digest(s, data, images) for images in data.train[len(digests):]]
     return [dict(name=name, train=train, held=relative(s, data, held), test=relative(s, data, test))
             for name, train, held, test in zip(data.names, digests, data.held, data.test)]
+
+
+def facts(s, data, state, resumed):
+    """What several workers must have alike before an increment, dict. state, resumed: those of `checkpoint.load`."""
+    return dict(settings.fixed(s), checkpoint=resumed, classes=len(data.names), images=len(data.paths),
+                trained_on=state['trained'], lists=state['classes'])
 
 
 def digest(s, data, images):

@@ -10,13 +10,15 @@ import tensorflow
 
 import exemplar
 import resnet_model
-from data import FREE, Fault
+from data import FREE, Fault, replicas
 
 _AT_LEAST_1 = (int, lambda v: v >= 1, 'a whole number, at least 1')
 _TEXT = (str, lambda v: v != '', 'a text that is not empty')
 _POSITIVE = (float, lambda v: v > 0, 'a number above 0')
 _SHARE = (float, lambda v: 0 < v < 1, 'a number between 0 and 1, both excluded')
 _SWITCH = (bool, lambda v: True, 'True or False')
+
+_WARM_UP_EPOCHS = 5
 
 METHODS = ('finetune', 'distill', 'bic', 'joint', 'joint_last')
 
@@ -31,6 +33,9 @@ RULES = {
     'PREDICT': (str, lambda v: True, 'a text'),
     'DECODE_ALL': _SWITCH,
     'XLA': _SWITCH,
+    'REPLICAS': (int, lambda v: v >= 0, 'a whole number, at least 1, or 0 for all GPUs'),
+    'WORKER_MINUTES': _POSITIVE,
+    'SCALE_BATCH': _SWITCH,
     'CHECKPOINT_EPOCHS': (int, lambda v: v >= 0, 'a whole number, at least 1, or 0 for never'),
     'CHECKPOINT_MINUTES': (float, lambda v: v > 0, 'a number above 0'),
     'FIRST_INCREMENT_FROM': (str, lambda v: True, 'a text'),
@@ -162,6 +167,9 @@ def read(constants, recipes, arguments):
     faults.update({name: '%s=%s: must be %s' % (name, value if name in overrides else repr(value), RULES[name][2])
                    for name, value in values.items() if not _legal(name, value)})
     settings = types.SimpleNamespace(**values)
+    if not faults and settings.SCALE_BATCH:
+        settings.BATCH_SIZE *= replicas.count(settings)
+        settings.LEARNING_RATE *= replicas.count(settings)
     if not {'NUM_CLASSES', 'FIRST_INCREMENT_CLASSES', 'CLASSES_PER_INCREMENT', 'MEMORY_SIZE', 'VAL_FRACTION'} & set(faults):
         if settings.NUM_CLASSES:
             faults.update(increment_faults(settings, settings.NUM_CLASSES))
@@ -184,8 +192,15 @@ def num_steps(s, now):
 
 
 def learning_rate(s, num_images, step):
-    """The rate of 0-based `step`: divided by ten for every boundary that lies before the step [C]."""
-    return s.LEARNING_RATE * 0.1 ** sum(step > boundary for boundary in lr_drops(s, num_images))
+    """The rate of 0-based `step`: divided by ten for every boundary that lies before the step [C].
+
+    With SCALE_BATCH it rises from that of one device over the first epochs (Goyal et al., "Accurate, Large Minibatch SGD", 2017).
+    """
+    rate = s.LEARNING_RATE * 0.1 ** sum(step > boundary for boundary in lr_drops(s, num_images))
+    if s.SCALE_BATCH:
+        begin, warm = 1 / replicas.count(s), step * s.BATCH_SIZE / (_WARM_UP_EPOCHS * num_images)
+        rate *= min(1, begin + (1 - begin) * warm)
+    return rate
 
 
 def lr_drops(s, num_images):

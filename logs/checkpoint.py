@@ -8,10 +8,12 @@ import os
 import platform
 import re
 import shutil
+import time
 
 import numpy as np
 
 from data import Fault
+from logs import stop
 
 FORMAT = 3
 # The state of a run before its first step.
@@ -140,6 +142,14 @@ def network(folder, increment):
         raise Fault('%s: increment %d begins anew from it, and it cannot be read (%s)' % (path, increment + 1, error))
 
 
+def wait(folder, increment):
+    """Waits until another process, which is watched, has written the checkpoint of an increment; Stopped as was asked."""
+    while not os.path.exists(os.path.join(folder, 'increment-%d' % increment, 'state.json')):
+        if stop.asked():
+            raise stop.Stopped()
+        time.sleep(0.5)
+
+
 def _newest_first(folder):
     """The names of the checkpoints' folders, complete or not."""
     try:
@@ -182,6 +192,7 @@ def lock(folder, newest):
         with contextlib.suppress(OSError):  # a full disk: locked all the same
             file.truncate(0)
             file.write(('process %d on %s' % (os.getpid(), platform.node())).encode())
+            os.fsync(file.fileno())  # other workers read it, on other machines
         yield
 
 

@@ -31,7 +31,7 @@ class Log:
     """
 
     def __init__(self, path):
-        self.path, self.events = path, None
+        self.path, self.events, self.silent = path, None, False
         self._file = open(path, 'x', encoding='utf-8', errors='backslashreplace') if path else None
         if hasattr(sys.stdout, 'reconfigure'):
             sys.stdout.reconfigure(errors='backslashreplace')  # class names in any language, on terminals in any
@@ -45,6 +45,8 @@ class Log:
 
     def text(self, line):
         """A line that is no event: settings, the authors' closing lines, the table."""
+        if self.silent:
+            return
         try:
             if self._watched:
                 tqdm.tqdm.write(line)  # above the progress bar
@@ -74,12 +76,13 @@ class Log:
             self.events.close()
 
 
-def begin(s, data, plan, state, resumed, **machine):
+def begin(s, data, plan, state, resumed, chief, **machine):
     """Opens a run's log, none for a plan alone, and writes what the run is going to do after what is done.
 
     Args:
         s: settings. data, plan: from `protocol.read`. state: dict, see `checkpoint.save`.
-        resumed: str, the folder of the checkpoint, or None. machine: what else the [env] line says.
+        resumed: str, the folder of the checkpoint, or None. chief: bool; other workers' lines go nowhere. machine: what else the
+            [env] line says.
 
     Returns:
         Log.
@@ -88,7 +91,8 @@ def begin(s, data, plan, state, resumed, **machine):
         Fault: the log cannot be made.
     """
     name, write = '%s-%s' % (s.DATASET, time.strftime('%Y%m%d-%H%M%S')), Log(None)
-    if not s.PLAN_ONLY:
+    write.silent = not chief
+    if chief and not s.PLAN_ONLY:
         trained = [row['train'] for row in state['results']] + [now.train for now in plan[len(state['results']):]]
         steps = [settings.num_steps(s, now._replace(train=count)) for now, count in zip(plan, trained)]
         try:

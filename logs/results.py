@@ -1,4 +1,4 @@
-"""Results: accuracies from logits, before and after the correction, and the lines that report them."""
+"""Results: logits of images, accuracies from logits, before and after the correction, and the lines that report them."""
 import collections
 import csv
 import itertools
@@ -7,8 +7,8 @@ import os
 import numpy as np
 
 import exemplar
-from data import Fault, protocol
-from logs import tables
+from data import Fault, checks, protocol
+from logs import stop, tables
 
 Score = collections.namedtuple('Score', 'top1 top5 by_increment by_class predicted')
 Score.__doc__ = """What a classifier achieves over all classes seen.
@@ -17,6 +17,30 @@ top1, top5: float. by_increment: list of float, top-1 on the classes of each inc
 [num_seen], top-1 on each class; nan for one without images. predicted: int array [images].
 """
 UNKNOWN = Score(float('nan'), float('nan'), None, None, None)
+
+
+def evaluate(s, session, model, now, data, images):
+    """Runs the network over images in inference mode, in one pass.
+
+    Args:
+        data: namespace from `protocol.read`. images: int array, which of its images.
+
+    Yields:
+        (features, logits, labels) per batch: float32 [batch, 512 or 2048], float32 [batch, num_seen], int32 [batch].
+
+    Raises:
+        Fault: a logit is not finite; images cannot be read any more. Stopped: as was asked.
+    """
+    with checks.explained(data.paths[images]):
+        session.run(model.evaluation_batches.initializer, {model.paths: data.paths[images], model.labels: data.labels[images]})
+        for _ in range(0, len(images), model.devices.part(s.BATCH_SIZE)):
+            if stop.asked():
+                raise stop.Stopped()
+            features, logits, labels_of_batch = session.run(model.evaluated)
+            if not np.isfinite(logits).all():
+                raise Fault('increment=%d: the trained network gives logits that are not finite; a lower LEARNING_RATE (now %s) '
+                            'may help' % (now.increment, s.LEARNING_RATE))
+            yield features, logits[:, :now.num_seen], labels_of_batch
 
 
 def score(write, now, split, outputs, correct, means=None, plan=()):
@@ -92,6 +116,14 @@ def record(folder, s, data, now, test, labels, scores, exemplars):
     except OSError as error:
         raise Fault('%s: cannot be written (%s); the same command goes on from the last checkpoint, with a new log'
                     % (folder, error.strerror))
+
+
+def row(now, fit, scores, train, val, test):
+    """An increment's row of the closing table, dict. train, val, test: int, its images."""
+    off, on, nme = scores['off'], scores['on'], scores.get('nme', UNKNOWN)
+    return dict(increment=now.increment, classes=now.num_seen, top1_before=off.top1, top1=on.top1, top5_before=off.top5,
+                top5=on.top5, top1_nme=nme.top1, top5_nme=nme.top5, beta=fit.beta, gamma=fit.gamma, train=train, val=val,
+                test=test)
 
 
 def close(s, write, rows, matrix, hours, hours_left):

@@ -219,7 +219,7 @@ def run_(handful, tmp_path_factory):
     patch = pytest.MonkeyPatch() if hasattr(pytest, 'MonkeyPatch') else None
 
     def recorded(name, keep):
-        original = getattr(imagenet_main, name)
+        original = getattr(imagenet_main.results if name == 'evaluate' else imagenet_main, name)
 
         def wrapper(*args):
             result = original(*args)
@@ -228,7 +228,7 @@ def run_(handful, tmp_path_factory):
         return wrapper
 
     patch.setattr(imagenet_main, 'train_classifier', recorded('train_classifier', lambda args, _: set(args[5].paths[args[6]])))
-    patch.setattr(imagenet_main, 'evaluate', recorded('evaluate', lambda args, _: list(args[4].paths[args[5]])))
+    patch.setattr(imagenet_main.results, 'evaluate', recorded('evaluate', lambda args, _: list(args[4].paths[args[5]])))
     patch.setattr(imagenet_main, 'update_memory', recorded('update_memory', lambda args, result: (args[3], result[0])))
     rows, text = run_main(handful, folder)
     patch.undo()

@@ -17,8 +17,8 @@ def settings_of(folder, **values):
     return types.SimpleNamespace(**dict(dict(
         DATASET='mine', DATA_DIR=str(folder), MODEL_DIR=str(folder) + '-model', LOG_DIR=str(folder) + '-logs', NUM_CLASSES=0,
         TEST_FRACTION=0.34, FIRST_INCREMENT_CLASSES=2, CLASSES_PER_INCREMENT=(2,), MEMORY_SIZE=24, VAL_FRACTION=0.2,
-        METHOD='bic', CLASS_ORDER='random', CLASS_ORDER_SEED=1993, DECODE_ALL=False, LEAVE_OUT_BROKEN=False, BATCH_SIZE=2,
-        EPOCHS=1, IMAGE_SIZE=40, RESNET_DEPTH=18), **values))
+        METHOD='bic', REPLICAS=0, CLASS_ORDER='random', CLASS_ORDER_SEED=1993, DECODE_ALL=False, LEAVE_OUT_BROKEN=False,
+        BATCH_SIZE=2, EPOCHS=1, IMAGE_SIZE=40, RESNET_DEPTH=18), **values))
 
 
 def add(folder, name, numbers):

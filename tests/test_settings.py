@@ -116,7 +116,8 @@ def test_what_may_change_when_a_run_goes_on():
         assert list(settings.changes(changed, stored, 'state')) == ([] if name in settings.FREE else [name])
     assert set(settings.FREE) == {'MODEL_DIR', 'LOG_DIR', 'LOG_STEPS', 'PLAN_ONLY', 'PREDICT', 'KEEP_GB', 'DECODE_ALL',
                                   'LEAVE_OUT_BROKEN', 'DATA_DIR', 'NUM_CLASSES', 'HEADLINE', 'CHECKPOINT_EPOCHS',
-                                  'CHECKPOINT_MINUTES', 'FIRST_INCREMENT_FROM'}
+                                  'CHECKPOINT_MINUTES', 'FIRST_INCREMENT_FROM', 'REPLICAS', 'SCALE_BATCH',
+                                  'WORKER_MINUTES'}
 
 
 @pytest.mark.parametrize('arguments, sizes', [

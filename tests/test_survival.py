@@ -171,7 +171,7 @@ def copied_(handful, tmp_path):
 
 def breaking(monkeypatch, part, change):
     """Has one of the images change, vanish for instance, once the run is in increment 1."""
-    evaluate, changed = imagenet_main.evaluate, []
+    evaluate, changed = imagenet_main.results.evaluate, []
 
     def wrapper(s, session, model, now, data, images):
         if part == 'test' and now.increment and not changed and set(images) == set(np.concatenate(data.test[:8])):
@@ -187,7 +187,7 @@ def breaking(monkeypatch, part, change):
             change(changed[0])
         return feed(s, model, data, train)
 
-    monkeypatch.setattr(imagenet_main, 'evaluate', wrapper)
+    monkeypatch.setattr(imagenet_main.results, 'evaluate', wrapper)
     monkeypatch.setattr(imagenet_main.batches, 'training_feed', training_feed)
     return changed
 

@@ -137,7 +137,7 @@ def bias_correction(paths):
         model = main.build(s, plan, plan[1], [bic_layer.IDENTITY])
         session.run(model.initializer)
         data = types.SimpleNamespace(paths=np.tile(paths, 400)[:400], labels=labels)
-        taken = interleaved(2, lambda: list(main.evaluate(s, session, model, plan[1], data, np.arange(400))),
+        taken = interleaved(2, lambda: list(main.results.evaluate(s, session, model, plan[1], data, np.arange(400))),
                             lambda: bic_layer.fit_bias(logits, labels, 10, s.BETA_MIN, s.BETA_MAX, s.GAMMA_PENALTY))[:, :, 0]
     report('Stage 2 on 400 images: 200 epochs through the network / one pass and the exact fit',
            200 * taken[:, 0] / (taken[:, 0] + taken[:, 1]))
