@@ -142,10 +142,11 @@ def training_batches(paths, labels, kept, count, increment, s, first=0, replicas
     return _batched(dataset.flat_map(lambda *epoch: tf.data.Dataset.from_tensor_slices(epoch)), load, size).with_options(options)
 
 
-def evaluation_batches(paths, labels, s, size):
-    """The images in the given order, not augmented, so many in a batch. paths, labels: tensors; the result is as above."""
+def evaluation_batches(paths, labels, s, size=None):
+    """The images in the given order, not augmented. paths, labels: tensors; size: int, of a batch, or None for BATCH_SIZE; the
+    result is as above."""
     dataset = tf.data.Dataset.from_tensor_slices((paths, labels))
-    return _batched(dataset, lambda path, label: (centred(lambda window: of_file(path, window), s), label), size)
+    return _batched(dataset, lambda path, label: (centred(lambda window: of_file(path, window), s), label), size or s.BATCH_SIZE)
 
 
 def augmented(image, draw, s):

@@ -31,7 +31,7 @@ def test_published_steps(rows):
 
 def test_learning_rate_drops_after_the_boundaries():
     """12,800 images: 1500 3000 4000 4500; 0-based step s has the dropped rate when s > boundary."""
-    s = types.SimpleNamespace(LEARNING_RATE=0.1, BATCH_SIZE=256, LR_DROP_EPOCHS=(30, 60, 80, 90))
+    s = types.SimpleNamespace(LEARNING_RATE=0.1, BATCH_SIZE=256, LR_DROP_EPOCHS=(30, 60, 80, 90), SCALE_BATCH=False)
     for step, rate in [(0, 0.1), (1500, 0.1), (1501, 0.01), (3000, 0.01), (3001, 0.001), (4000, 0.001), (4001, 1e-4),
                        (4500, 1e-4), (4501, 1e-5), (4999, 1e-5)]:
         assert imagenet_main.settings.learning_rate(s, 12800, step) == pytest.approx(rate)
