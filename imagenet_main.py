@@ -192,7 +192,7 @@ def run(arguments):
     folder = '%s/%s' % (s.MODEL_DIR, s.DATASET)
     if s.PREDICT and not faults:
         return export.predict(folder, s.PREDICT)
-    s, data, plan, missing, arrays, state, resumed = protocol.opened(globals(), RECIPES, arguments, PREPARED)
+    data, plan, missing, arrays, state, resumed = protocol.opened(s, faults, PREPARED)
     if s.FIRST_INCREMENT_FROM and not resumed and not missing:
         arrays, state = protocol.first_increment(s, data, plan)
     finished = len(state['results']) == len(plan)
@@ -214,7 +214,7 @@ def run(arguments):
             while len(rows) < len(plan):  # a worker other than the chief has only trained; it goes on from what the chief wrote
                 rows = checkpoint.load(folder)[1]['results']
                 if len(rows) < len(plan):
-                    s, data, plan, missing, arrays, state, resumed = protocol.opened(globals(), RECIPES, arguments, PREPARED)
+                    data, plan, missing, arrays, state, resumed = protocol.opened(s, {}, PREPARED)
                     if missing:
                         raise Fault('\n'.join(missing))
                     learn(s, data, plan, arrays, state, resumed, devices)

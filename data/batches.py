@@ -12,6 +12,8 @@ import types
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from data import replicas
+
 CHANNEL_MEANS = (123.68, 116.78, 103.94)  # red, green, blue; of ImageNet, subtracted from 0..255 [authors' vgg_preprocessing]
 
 Kept = collections.namedtuple('Kept', 'pixels offsets shapes')
@@ -90,10 +92,8 @@ def inputs(now, s, first_step, devices):
             kept=Kept(*(tf.placeholder(kind, shape) for kind, shape in (
                 (tf.uint8, [None]), (tf.int64, [None]), (tf.int64, [None, 3])))))
     made.train_batches = tf.data.make_initializable_iterator(training_batches(
-        made.paths, made.labels, made.kept, now.train, now.increment, s, first_step * s.BATCH_SIZE,
-        devices if len(devices.workers) > 1 else None))
-    made.evaluation_batches = tf.data.make_initializable_iterator(
-        evaluation_batches(made.paths, made.labels, s, devices.part(s.BATCH_SIZE)))
+        made.paths, made.labels, made.kept, now.train, now.increment, s, first_step * s.BATCH_SIZE, devices))
+    made.evaluation_batches = tf.data.make_initializable_iterator(evaluation_batches(made.paths, made.labels, s, devices))
     clock = (lambda: tf.constant(float('nan'), tf.float64)) if s.DETERMINISTIC else tf.timestamp  # which that forbids
     began = clock()
     with tf.control_dependencies([began]):
@@ -110,13 +110,12 @@ def training_feed(s, model, data, train):
     return dict(zip((model.paths, model.labels) + model.kept, (data.paths[train], data.labels[train]) + kept))
 
 
-def training_batches(paths, labels, kept, count, increment, s, first=0, replicas=None):
-    """Batches across the borders of `epochs`; the very last batch may be smaller.
+def training_batches(paths, labels, kept, count, increment, s, first=0, devices=replicas.ALONE):
+    """Batches across the borders of `epochs`; the very last batch may be smaller. Of each, what is this process's.
 
     Args:
         paths: string tensor [count]. labels: int32 tensor [count]. kept: Kept, of tensors: the first ones of these images.
-        count, increment, s, first: those of `epochs`. replicas: replicas.Replicas, if other processes have a share of each
-            batch: then this one's comes.
+        count, increment, s, first: those of `epochs`. devices: replicas.Replicas.
 
     Returns:
         tf.data.Dataset of (images float32 [batch, IMAGE_SIZE, IMAGE_SIZE, 3], labels int32 [batch]).
@@ -130,23 +129,21 @@ def training_batches(paths, labels, kept, count, increment, s, first=0, replicas
     def shares():
         position = first
         for order, draws in epochs(count, increment, s, first):
-            use = replicas.mine(position + np.arange(len(order)), s.EPOCHS * count, s.BATCH_SIZE)
+            use = devices.mine(position + np.arange(len(order)), s.EPOCHS * count, s.BATCH_SIZE)
             position += len(order)
             yield order[use], draws[use]
 
-    dataset = tf.data.Dataset.from_generator(
-        shares if replicas else lambda: epochs(count, increment, s, first), (tf.int64, tf.float64), ([None], [None, 4]))
+    dataset = tf.data.Dataset.from_generator(shares, (tf.int64, tf.float64), ([None], [None, 4]))
     options = tf.data.Options()
     options.experimental_optimization.apply_default_optimizations = False  # they would copy what is kept into the graph
-    size = replicas.part(s.BATCH_SIZE) if replicas else s.BATCH_SIZE
-    return _batched(dataset.flat_map(lambda *epoch: tf.data.Dataset.from_tensor_slices(epoch)), load, size).with_options(options)
+    dataset = dataset.flat_map(lambda *epoch: tf.data.Dataset.from_tensor_slices(epoch))
+    return _batched(dataset, load, s, devices).with_options(options)
 
 
-def evaluation_batches(paths, labels, s, size=None):
-    """The images in the given order, not augmented. paths, labels: tensors; size: int, of a batch, or None for BATCH_SIZE; the
-    result is as above."""
+def evaluation_batches(paths, labels, s, devices=replicas.ALONE):
+    """The images in the given order, all in this process, not augmented. paths, labels: tensors; the result is as above."""
     dataset = tf.data.Dataset.from_tensor_slices((paths, labels))
-    return _batched(dataset, lambda path, label: (centred(lambda window: of_file(path, window), s), label), size or s.BATCH_SIZE)
+    return _batched(dataset, lambda path, label: (centred(lambda window: of_file(path, window), s), label), s, devices)
 
 
 def augmented(image, draw, s):
@@ -272,6 +269,6 @@ def denormalised(image, s):
     return 64 * image + 128 if s.STANDARDIZE else image + tf.constant(CHANNEL_MEANS)
 
 
-def _batched(dataset, load, size):
+def _batched(dataset, load, s, devices):
     threads = tf.data.experimental.AUTOTUNE
-    return dataset.map(load, threads).batch(size).prefetch(threads)
+    return dataset.map(load, threads).batch(devices.part(s.BATCH_SIZE)).prefetch(threads)

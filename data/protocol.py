@@ -25,9 +25,10 @@ def runs(constants, recipes, arguments, prepared):
         Fault: what is wrong with any of several runs.
     """
     each, faults = settings.runs(constants, recipes, arguments), []
-    for of_run in each if len(each) > 1 and not constants['PREDICT'] else ():
+    for of_run in each if len(each) > 1 else ():
         try:
-            faults += opened(constants, recipes, of_run, prepared)[3]
+            s, wrong = settings.read(constants, recipes, of_run)
+            faults += [] if s.PREDICT else opened(s, wrong, prepared)[2]
         except Fault as fault:
             faults.append(str(fault))
     if faults:
@@ -35,26 +36,25 @@ def runs(constants, recipes, arguments, prepared):
     return each
 
 
-def opened(constants, recipes, arguments, prepared):
-    """What a run is made of.
+def opened(s, faults, prepared):
+    """What a run is made of, beside its settings.
 
     Args:
-        constants, recipes, arguments: those of `settings.read`. prepared: that of `read`.
+        s, faults, prepared: those of `read`.
 
     Returns:
-        s: settings. data, plan, missing: from `read`. arrays, state, resumed: from `checkpoint.load`, of its earlier part.
+        data, plan, missing: from `read`. arrays, state, resumed: from `checkpoint.load`, of its earlier part.
 
     Raises:
         Fault: from these.
     """
-    s, faults = settings.read(constants, recipes, arguments)
     arrays, state, resumed, damaged = checkpoint.load('%s/%s' % (s.MODEL_DIR, s.DATASET)) if not faults else (
         None, checkpoint.NOTHING, None, [])
     if resumed:
         faults = settings.changes(s, state['settings'], resumed)
     data, plan, missing = read(s, faults, prepared, state)
     data.left_out += damaged
-    return s, data, plan, missing, arrays, state, resumed
+    return data, plan, missing, arrays, state, resumed
 
 
 def read(s, faults, prepared, state=checkpoint.NOTHING):
@@ -90,11 +90,7 @@ def read(s, faults, prepared, state=checkpoint.NOTHING):
         if not os.path.isdir(parent) or not os.access(parent, os.W_OK):
             missing.append('%s=%s: %s is no folder that can be written to' % (name, getattr(s, name), parent))
     if not wrong + missing and s.DATA_DIR in prepared and not os.path.exists(s.DATA_DIR):
-        if replicas.is_chief():
-            prepared[s.DATA_DIR].prepare(s.DATA_DIR)
-        deadline = time.time() + 60 * s.WORKER_MINUTES
-        while not os.path.exists(s.DATA_DIR) and time.time() < deadline:
-            time.sleep(0.5)
+        _prepare(s, prepared[s.DATA_DIR])
     if not {'DATA_DIR', 'NUM_CLASSES', 'TEST_FRACTION'} & set(faults):
         try:
             train_list, test_list, names, wrong_lists, missing_images = _images(s)
@@ -121,6 +117,15 @@ def read(s, faults, prepared, state=checkpoint.NOTHING):
     joint = s.METHOD == 'joint'
     plan = exemplar.plan(data.whole if joint else data.train, data.held, data.test, sizes, s.MEMORY_SIZE, s.VAL_FRACTION, joint)
     return data, plan, missing + _batch_faults(s, plan[len(state['results']):])
+
+
+def _prepare(s, preparation):
+    """Writes DATA_DIR, by the chief of several workers; the others wait for it."""
+    if replicas.is_chief():
+        preparation.prepare(s.DATA_DIR)
+    deadline = time.time() + 60 * s.WORKER_MINUTES
+    while not os.path.exists(s.DATA_DIR) and time.time() < deadline:
+        time.sleep(0.5)
 
 
 def _order(s, names, known):

@@ -5,6 +5,7 @@ is the plain case, without a strategy.
 """
 import atexit
 import contextlib
+import functools
 import glob
 import hashlib
 import json
@@ -145,7 +146,7 @@ class Replicas:
         self.meet()  # from now on the lock is there
         facts = {name: value if len(json.dumps(value)) < 200 else hashlib.sha256(json.dumps(value).encode()).hexdigest()
                  for name, value in facts.items()}
-        facts.update(code=_CODE, devices=self.local, tensorflow=tf.__version__,
+        facts.update(code=_code(), devices=self.local, tensorflow=tf.__version__,
                      folder='another one than the chief\'s: all must share it')
         with contextlib.suppress(OSError), open(os.path.join(folder, 'lock')) as lock:
             facts['folder'] = lock.read()
@@ -176,7 +177,7 @@ class Replicas:
             yield
         except tf.errors.OpError:
             time.sleep(_INTERVAL)  # a process that dies takes a moment
-            gone = [address for address in self._others() if not _answers(address)]
+            gone = [address for address in self.others() if not _answers(address)]
             if not gone:
                 raise
             raise Fault(self._gone(gone[0]))
@@ -188,7 +189,7 @@ class Replicas:
 
     def _watch(self, over, signals):
         """Ends the process, for the main thread may wait in TensorFlow, where neither exceptions nor signals reach it."""
-        silent, asked = dict.fromkeys(self._others(), 0), []
+        silent, asked = dict.fromkeys(self.others(), 0), []
         while not over.wait(_INTERVAL):
             with contextlib.suppress(OSError):
                 asked += len(signals.recv(9)) * [time.monotonic()]
@@ -200,7 +201,8 @@ class Replicas:
                     print(self._gone(address), file=sys.stderr, flush=True)
                     os._exit(1)
 
-    def _others(self):
+    def others(self):
+        """The addresses of the other workers."""
         return [address for number, address in enumerate(self.workers) if number != self.index]
 
     def _gone(self, address):
@@ -256,17 +258,18 @@ def of_machine(s):
             _JOINED.append(tf.distribute.Server({'worker': workers}, 'worker', index, config=config))
     except tf.errors.OpError as error:
         raise Fault('TF_CONFIG: this worker cannot take its address %s (%s)' % (workers[index], str(error).split('\n')[0]))
-    deadline = time.time() + 60 * s.WORKER_MINUTES
-    silent = [address for address in workers if address != workers[index]]
+    devices = Replicas(config, strategy, local // len(workers), workers, index, _JOINED[1].target)
+    deadline, silent = time.time() + 60 * s.WORKER_MINUTES, devices.others()
     while silent and time.time() < deadline:
         silent = [address for address in silent if not _answers(address)]
         time.sleep(0.5 if silent else 0)
     if silent:
         raise Fault('TF_CONFIG: no answer within %s minutes (WORKER_MINUTES) from %s; start all workers, and see that their '
                     'addresses can be reached' % (s.WORKER_MINUTES, ', '.join(silent)))
-    return Replicas(config, strategy, local // len(workers), workers, index, _JOINED[1].target)
+    return devices
 
 
+@functools.lru_cache(maxsize=None)  # what is changed while the process runs, it does not run
 def _code():
     """A digest of the project's program files, as this process found them."""
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -275,9 +278,6 @@ def _code():
         with open(path, 'rb') as file:
             digest.update(file.read())
     return digest.hexdigest()
-
-
-_CODE = _code()
 
 
 def _cluster():

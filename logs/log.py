@@ -110,7 +110,7 @@ def begin(s, data, plan, state, resumed, chief, **machine):
     write('env', git=commit, python=platform.python_version(), tensorflow=tf.__version__, numpy=np.__version__, **machine,
           host=platform.node())
     for name, value in sorted(vars(s).items()):
-        write.text('[config]  %s=%s' % (name, ','.join(map(str, value)) if isinstance(value, tuple) else value))
+        write.text('[config]  %s=%s' % (name, tables.setting(value)))
     for line in data.left_out:
         write.text('[left_out] %s' % line)
     done = len(state['results'])

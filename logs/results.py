@@ -98,7 +98,7 @@ def record(folder, s, data, now, test, labels, scores, exemplars):
         Fault: a table cannot be written.
     """
     counts, off, on = np.bincount(labels, minlength=now.num_seen), scores['off'], scores['on']
-    tables = {
+    written = {
         'classes.csv': (['label', 'name', 'images', 'top1_before', 'top1'],
                         zip(range(now.num_seen), data.names, counts, off.by_class, on.by_class)),
         'predictions.csv': (['path', 'class', 'before', 'after', 'nme'],
@@ -108,7 +108,7 @@ def record(folder, s, data, now, test, labels, scores, exemplars):
                           ((label, position, image) for label, of_class in enumerate(exemplars)
                            for position, image in enumerate(protocol.relative(s, data, of_class))))}
     try:
-        for name, (header, rows) in tables.items():
+        for name, (header, rows) in written.items():
             with open(os.path.join(folder, name), 'a', newline='', encoding='utf-8', errors='surrogateescape') as file:
                 table = csv.writer(file, lineterminator='\n')
                 table.writerows([['increment'] + header] if not file.tell() else [])

@@ -47,8 +47,8 @@ def kinds(settings):
     first = {}
     for one in settings:
         for name, value in one.items():
-            first.setdefault(name, _plain(value))
-    of_runs = [{name: _plain(one.get(name, value)) for name, value in first.items() if name != 'SEED' and name not in FREE}
+            first.setdefault(name, setting(value))
+    of_runs = [{name: setting(one.get(name, value)) for name, value in first.items() if name != 'SEED' and name not in FREE}
                for one in settings]
     differ = [name for name in of_runs[0] if len({one[name] for one in of_runs}) > 1] or ['METHOD']
     members = {}
@@ -88,8 +88,8 @@ def comparison(runs, metric):
     return table(lines)
 
 
-def _plain(value):
-    """A setting as [config] lines have it."""
+def setting(value):
+    """A setting's value as [config] lines have it."""
     return ','.join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 

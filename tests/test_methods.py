@@ -240,6 +240,13 @@ def test_faults_of_later_runs_come_before_the_first(argument, message, handful, 
     assert str(fault.value).startswith(message)
 
 
+def test_predictions_of_several_models_ask_for_no_data(monkeypatch, tmp_path):
+    predicted = []
+    monkeypatch.setattr(imagenet_main.export, 'predict', lambda *args: predicted.append(args))
+    imagenet_main.main(arguments('nowhere', tmp_path, '--METHOD=bic,joint', '--PREDICT=image'))
+    assert predicted == [('%s/model/METHOD=%s/digits' % (tmp_path, method), 'image') for method in ('bic', 'joint')]
+
+
 def test_a_memory_of_no_exemplars(handful, tmp_path):
     """16 / 8 = 2 images a class after the last increment: 1 to validate, and min(2 - 1, 2 - 1) = 1; of 15 none is left."""
     rows = imagenet_main.main(arguments(handful, tmp_path, *SMALL, '--MEMORY_SIZE=15', '--EPOCHS=1', '--LR_DROP_EPOCHS='))
