@@ -271,4 +271,5 @@ def denormalised(image, s):
 
 def _batched(dataset, load, s, devices):
     threads = tf.data.experimental.AUTOTUNE
+    load = tf.autograph.experimental.do_not_convert(load)  # a fourth of an increment's graph would be time for conversion
     return dataset.map(load, threads).batch(devices.part(s.BATCH_SIZE)).prefetch(threads)
