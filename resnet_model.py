@@ -9,7 +9,7 @@ import tensorflow.compat.v1 as tf
 # Blocks in each layer, by depth. Four layers: the ImageNet form, with bottlenecks (1x1, 3x3, 1x1 with four times the filters)
 # from 50 on. Three layers: the CIFAR form.
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3),
-          20: (3, 3, 3), 32: (5, 5, 5), 56: (9, 9, 9)}
+          8: (1, 1, 1), 20: (3, 3, 3), 32: (5, 5, 5), 56: (9, 9, 9)}
 STRIDES = (1, 2, 2, 2)
 BATCH_NORM_EPSILON = 1e-5
 
@@ -19,8 +19,8 @@ def resnet(images, depth, num_classes, training, batch_norm_decay, data_format='
 
     Args:
         images: float32 [batch, height, width, 3], mean subtracted.
-        depth: 18, 34, 50, 101, 152 or 200, which begin with a 7x7/2 convolution of 64 filters and a 3x3/2 pool; or 20, 32 or
-            56, the form for CIFAR, which begins with a 3x3 convolution of 16.
+        depth: 18, 34, 50, 101, 152 or 200, which begin with a 7x7/2 convolution of 64 filters and a 3x3/2 pool; or 8, 20, 32
+            or 56, the form for CIFAR, which begins with a 3x3 convolution of 16.
         num_classes: width of the dense layer: all classes of the dataset, seen or not.
         training: Python bool. True normalises with the batch's statistics and adds the updates of the moving averages
             to `tf.GraphKeys.UPDATE_OPS`; False normalises with the moving averages.

@@ -183,7 +183,7 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 def run_(handful, tmp_path_factory):
     """A run's folder and rows."""
     folder = tmp_path_factory.mktemp('run')
-    return str(folder), run_main(handful, folder, '--RESNET_DEPTH=20')[0]
+    return str(folder), run_main(handful, folder)[0]
 
 
 def test_a_run_writes_its_results(run, handful):

@@ -16,7 +16,7 @@ from data import Fault, settings
 
 METHODS = ('finetune', 'distill', 'bic', 'joint', 'joint_last')
 # Five classes and three, eleven and thirteen or more steps.
-SMALL = ['--RESNET_DEPTH=20', '--EPOCHS=3', '--IMAGE_SIZE=16', '--LOG_STEPS=2']
+SMALL = ['--EPOCHS=3', '--IMAGE_SIZE=16', '--LOG_STEPS=2']
 
 
 @pytest.fixture(name='runs', scope='session')

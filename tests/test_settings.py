@@ -50,7 +50,7 @@ def test_a_name_is_a_constant_or_a_key_of_recipes():
     ('--LR_DROP_EPOCHS=5,3', 'LR_DROP_EPOCHS=(5, 3): must be whole numbers above 0, rising: on the command line 4,6'),
     ('--LR_DROP_EPOCHS=__import__("os")', 'LR_DROP_EPOCHS='),
     ('--VAL_FRACTION=1', 'VAL_FRACTION=1.0: must be a number between 0 and 1'),
-    ('--RESNET_DEPTH=19', 'RESNET_DEPTH=19: must be one of 18 34 50 101 152 200 20 32 56'),
+    ('--RESNET_DEPTH=19', 'RESNET_DEPTH=19: must be one of 18 34 50 101 152 200 8 20 32 56'),
     ('--SEED=-1', 'SEED=-1: must be a whole number from 0 to 4294967295'),
     ('--MODEL_DIR=', 'MODEL_DIR=: must be a text that is not empty'),
     ('--CLASSES_PER_INCREMENT=3', 'does not divide the 8 classes after the first 2; FIRST_INCREMENT_CLASSES=1 would do'),
