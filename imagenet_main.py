@@ -17,13 +17,12 @@ os.environ.setdefault('TF_ENABLE_WINOGRAD_NONFUSED', '1')  # cuDNN's faster 3x3 
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')  # TensorFlow 2 has it off on processors without AVX-512: 3.6 times slower
 
 import numpy as np
-import tensorflow
 import tensorflow.compat.v1 as tf
 
 import bic_layer
 import exemplar
 import resnet_model
-from data import Fault, batches, checks, machine, prepare_cifar100, prepare_digits, protocol, replicas, settings
+from data import Fault, batches, checks, machine, prepare_cifar100, prepare_digits, protocol, replicas, settings, workers
 from logs import checkpoint, export, log, results, stop, tables
 
 # ---- The run -----------------------------------------------------------------------------------------------------------
@@ -42,7 +41,7 @@ DECODE_ALL = False           # before the run, decode every image; False: only t
 KEEP_GB = 2.0                # training images kept decoded in main memory, exemplars first, up to so many 10^9 bytes
 REPLICAS = 0                 # devices of this machine that share each batch; 0: all visible GPUs; without one, parts of the CPU
 SCALE_BATCH = False          # True: batch and learning rate are multiplied by the number of devices, with a warm-up
-WORKER_MINUTES = 5.0         # the workers that TF_CONFIG names wait for each other so long when they start
+WORKER_MINUTES = 5.0         # the workers that TF_CONFIG names wait for each other so long, at the start and in each step
 XLA = False                  # True: compile the graph for the GPU; on a CPU with TF_XLA_FLAGS=--tf_xla_cpu_global_jit as well
 LEAVE_OUT_BROKEN = False     # do without images that cannot be decoded; False: refuse to start
 
@@ -167,7 +166,7 @@ def main(arguments):
     if len(each) == 1:
         return run(arguments)
     rows = [run(of_run) for of_run in each]
-    if all(rows):
+    if all(rows) and workers.is_chief():
         of_runs = [settings.read(globals(), RECIPES, of_run)[0] for of_run in each]
         print('\n%s' % tables.comparison(list(zip(map(vars, of_runs), rows)), of_runs[0].HEADLINE))
     return rows
@@ -186,8 +185,6 @@ def run(arguments):
         Fault: what the user must mend; found before any training where it can be. Stopped: by Ctrl-C or SIGTERM.
     """
     tf.get_logger().setLevel('ERROR')
-    if not machine.num_gpus():
-        machine.keep_freed_memory()
     s, faults = settings.read(globals(), RECIPES, arguments)
     folder = '%s/%s' % (s.MODEL_DIR, s.DATASET)
     if s.PREDICT and not faults:
@@ -196,19 +193,19 @@ def run(arguments):
     if s.FIRST_INCREMENT_FROM and not resumed and not missing:
         arrays, state = protocol.first_increment(s, data, plan)
     finished = len(state['results']) == len(plan)
-    if finished:
+    if finished and workers.is_chief():
         print('%s: this run is finished, and %s has no other classes than its %d; another MODEL_DIR begins a new run\n%s'
               % (folder, s.DATA_DIR, len(data.names), tables.table(state['results'])))
     elif s.PLAN_ONLY:
-        log.begin(s, data, plan, state, resumed, True, **machine.described(s))
+        log.begin(s, data, plan, state, resumed, workers.is_chief(), **machine.described(s))
     if missing:
         raise Fault('\n'.join(missing))
     if finished or s.PLAN_ONLY:
         return state['results']
-    if s.DETERMINISTIC:
-        tensorflow.config.experimental.enable_op_determinism()
+    machine.set_up(s)
     devices = replicas.of_machine(s)
-    with checkpoint.lock(folder, resumed) if devices.chief else contextlib.nullcontext(), stop.watched(), devices.watched():
+    lock = checkpoint.lock(folder, resumed) if devices.workers.chief else contextlib.nullcontext()
+    with lock, stop.watched(), devices.workers.watched():
         try:
             rows = learn(s, data, plan, arrays, state, resumed, devices)
             while len(rows) < len(plan):  # a worker other than the chief has only trained; it goes on from what the chief wrote
@@ -218,10 +215,10 @@ def run(arguments):
                     if missing:
                         raise Fault('\n'.join(missing))
                     learn(s, data, plan, arrays, state, resumed, devices)
-            devices.meet()  # until the last one has read what the chief wrote
+            devices.workers.meet()  # until the last one has read what the chief wrote
             return rows
         except checks.BrokenImages:
-            if not s.LEAVE_OUT_BROKEN or stop.asked() or len(devices.workers) > 1:
+            if not s.LEAVE_OUT_BROKEN or stop.asked() or len(devices.workers.addresses) > 1:
                 raise
     return run(arguments + ['--DECODE_ALL=True'])  # goes on from the last checkpoint without them, and names them
 
@@ -237,7 +234,7 @@ def learn(s, data, plan, arrays, state, resumed, devices):
     Returns:
         list of dict, the rows of the closing table.
     """
-    write = log.begin(s, data, plan, state, resumed, devices.chief, **machine.described(s), replicas=devices.total)
+    write = log.begin(s, data, plan, state, resumed, devices.workers.chief, **machine.described(s), replicas=devices.total)
     began, hours_before, steps_done = time.time(), state['hours'], 0
     # By increment: the fits of the correction, rows of the closing table, top-1 on the classes of each increment.
     fits, rows, matrix = [bic_layer.Fit(*fit) for fit in state['fits']], list(state['results']), list(state['matrix'])
@@ -252,7 +249,7 @@ def learn(s, data, plan, arrays, state, resumed, devices):
         nonlocal resumed
         state.update(exemplars=[protocol.relative(s, data, images) for images in exemplars], step=step, sums=sums,
                      hours=hours_before + (time.time() - began) / 3600)
-        if devices.chief:
+        if devices.workers.chief:
             resumed = checkpoint.save(folder, values, state, resumed)
             write('save', increment=now.increment, dir=resumed)
 
@@ -267,7 +264,7 @@ def learn(s, data, plan, arrays, state, resumed, devices):
             write.text('[left_out] %s: increment %d has other images or more classes now, and begins anew' % (resumed, k))
             within = checkpoint.NOTHING
             weights = resnet_model.grown(checkpoint.network(folder, k - 1), len(data.names), s.SEED)
-        devices.agree(protocol.facts(s, data, state, resumed), folder)
+        devices.workers.agree(protocol.facts(s, data, state, resumed), folder)
         with tf.Graph().as_default():
             with devices.scope():
                 model = build(s, plan, now, fits, within['step'], devices)
@@ -277,7 +274,7 @@ def learn(s, data, plan, arrays, state, resumed, devices):
                 session.run(model.initializer, {model.variables[name].initial_value: value for name, value in arrays.items()}
                             if within['step'] else resnet_model.first_weights(model.networks, weights, s.SEED))
                 weights = train_classifier(s, session, model, plan, now, data, train, within, write, save)
-                if not devices.chief:
+                if not devices.workers.chief:
                     checkpoint.wait(folder, k)  # the chief does the rest
                     return rows
 
@@ -400,10 +397,10 @@ def train_classifier(s, session, model, plan, now, data, train, within, write, s
     later = sum(settings.num_steps(s, other) for other in plan[k + 1:])
     with checks.explained(paths):
         session.run(model.train_batches.initializer, batches.training_feed(s, model, data, train))
-    sums, saved, wishes, several = list(within['sums']), time.time(), [False, False], len(model.devices.workers) > 1
+    sums, saved, wishes, several = list(within['sums']), time.time(), [False, False], len(model.devices.workers.addresses) > 1
     fetched = dict(model.losses, train_op=model.train_op, waited=model.waited, **dict(wished=model.wished) if several else {})
     images, seconds, waited = 0, 0.0, 0.0  # since the last line; the first step, with TensorFlow's start-up, is not timed
-    for step in write.progress(range(first, steps), 'increment=%d' % k):
+    for step in model.devices.workers.paced(write.progress(range(first, steps), 'increment=%d' % k), s.WORKER_MINUTES):
         rate, began = settings.learning_rate(s, now.train, step), time.time()
         count = min(s.BATCH_SIZE, s.EPOCHS * now.train - step * s.BATCH_SIZE)
         with checks.explained(paths):
@@ -431,6 +428,7 @@ def train_classifier(s, session, model, plan, now, data, train, within, write, s
             save(session.run(model.values), step + 1, sums)
             saved = time.time()
         if asked:
+            model.devices.workers.meet()
             raise stop.Stopped()
     values = session.run(model.values)
     if model.devices.strategy:  # the mean of the moving averages becomes every device's

@@ -3,6 +3,7 @@ import ctypes
 import functools
 import multiprocessing
 
+import tensorflow
 import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
@@ -16,8 +17,13 @@ def session_config(s):
     return config
 
 
-def keep_freed_memory():
-    """Has the process keep what it frees: on CPUs, giving memory back and fetching it anew takes up to a third of a step."""
+def set_up(s):
+    """Readies the process for training: kernels as DETERMINISTIC says; on a CPU it keeps what it frees, for to give memory back
+    and to fetch it anew takes up to a third of a step."""
+    if s.DETERMINISTIC:
+        tensorflow.config.experimental.enable_op_determinism()
+    if num_gpus():
+        return
     try:
         mallopt = ctypes.CDLL('libc.so.6').mallopt
     except (OSError, AttributeError):  # another C library, with ways of its own

@@ -8,7 +8,7 @@ import numpy as np
 
 import exemplar
 import resnet_model
-from data import Fault, checks, folders, lists, replicas, settings
+from data import Fault, checks, folders, lists, replicas, settings, workers
 from logs import checkpoint
 
 
@@ -121,7 +121,7 @@ def read(s, faults, prepared, state=checkpoint.NOTHING):
 
 def _prepare(s, preparation):
     """Writes DATA_DIR, by the chief of several workers; the others wait for it."""
-    if replicas.is_chief():
+    if workers.is_chief():
         preparation.prepare(s.DATA_DIR)
     deadline = time.time() + 60 * s.WORKER_MINUTES
     while not os.path.exists(s.DATA_DIR) and time.time() < deadline:

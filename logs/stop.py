@@ -29,5 +29,10 @@ def watched():
         _asked.clear()
 
 
+def ask():
+    """As a signal does: for what another process was asked."""
+    _asked.append(signal.SIGTERM)
+
+
 def asked():
     return bool(_asked)

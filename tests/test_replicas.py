@@ -3,7 +3,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import types
@@ -12,25 +11,26 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 from test_main import SCRIPT, SIZE_33, arguments, events, run_main, stored
+from test_workers import free
 
 import bic_layer
 import imagenet_main
 import resnet_model
-from data import Fault, replicas, settings
+from data import Fault, replicas, settings, workers
 from logs import checkpoint
 
-SMALL = ['--RESNET_DEPTH=20', '--EPOCHS=3', '--IMAGE_SIZE=16', '--LOG_STEPS=1', '--BATCH_SIZE=14', '--CHECKPOINT_EPOCHS=1']
+SMALL = ['--EPOCHS=3', '--IMAGE_SIZE=16', '--LOG_STEPS=1', '--BATCH_SIZE=14', '--CHECKPOINT_EPOCHS=1']
 
 
-@pytest.mark.parametrize('workers, local', [(1, 3), (2, 1), (3, 2)])
-def test_every_image_is_one_workers(workers, local):
+@pytest.mark.parametrize('count, local', [(1, 3), (2, 1), (3, 2)])
+def test_every_image_is_one_workers(count, local):
     """Two epochs of 25 images in batches of 12: shares of equal size, of the last two images and before, each once."""
     positions, all_of = np.arange(50), []
-    for index in range(workers):
-        devices = replicas.Replicas(None, None, local, ['host:%d' % n for n in range(workers)], index)
+    for index in range(count):
+        devices = replicas.Replicas(None, None, local, workers.Workers(['host:%d' % n for n in range(count)], index))
         mine = devices.mine(positions, 50, 12)
         all_of.append(mine)
-        assert [mine[begin:begin + 12].sum() for begin in range(0, 48, 12)] == [12 // workers] * 4
+        assert [mine[begin:begin + 12].sum() for begin in range(0, 48, 12)] == [12 // count] * 4
     assert (np.sum(all_of, axis=0) == 1).all()
 
 
@@ -97,15 +97,11 @@ def test_one_device_goes_on_where_two_were(pair, handful, tmp_path):
         assert states[1]['results'][1][key] == pytest.approx(value, abs=1e-4)
 
 
-def started(handful, folder, tasks, *more):
-    """The program as these workers of two; the list of processes."""
-    with socket.socket() as first, socket.socket() as second:
-        for each in (first, second):
-            each.bind(('localhost', 0))
-        workers = ['localhost:%d' % each.getsockname()[1] for each in (first, second)]
-    processes = []
-    for index in tasks:
-        config = dict(cluster=dict(worker=workers), task=dict(type='worker', index=index))
+def started(handful, folder, *more):
+    """The program as both of two workers, each with settings of its own; the processes."""
+    addresses, processes = free(2), []
+    for index in range(2):
+        config = dict(cluster=dict(worker=addresses), task=dict(type='worker', index=index))
         processes.append(subprocess.Popen(
             [sys.executable, SCRIPT] + arguments(handful, folder, *SMALL) + list(more[index] if more else ()),
             env=dict(os.environ, TF_CONFIG=json.dumps(config)), cwd=str(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -114,10 +110,10 @@ def started(handful, folder, tasks, *more):
 
 
 def test_two_workers(pair, handful, tmp_path):
-    """Killed, continued by both, stopped, and finished by one: nothing hangs. What they compute is what two devices do."""
-    chief, other = started(handful, tmp_path, (0, 1))
+    """They do what two devices do, until one is killed in mid-epoch; both go on, are stopped, and one alone or both finish."""
+    chief, other = started(handful, tmp_path)
     for line in chief.stdout:
-        if line.startswith('[train]   increment=1 epoch=1'):
+        if line.startswith('[train]   increment=1 epoch=1 step=5'):    # of seven; it was saved after four
             other.kill()
             break
     _, err = chief.communicate(timeout=120)
@@ -128,89 +124,34 @@ def test_two_workers(pair, handful, tmp_path):
     assert len(losses[0]) == len(losses[1]) == 4
     np.testing.assert_allclose(*losses, atol=1e-3)
 
-    chief, other = started(handful, tmp_path, (0, 1))
+    (chief, other), begun = started(handful, tmp_path), ''
     for line in chief.stdout:
+        begun += line
         if line.startswith('[train]'):
             other.send_signal(signal.SIGTERM)
             break
     (out, _), (quiet, _) = chief.communicate(timeout=120), other.communicate(timeout=120)
     assert (chief.returncode, other.returncode) == (75, 75) and '[save]' in out and not quiet
+    resume, = events(begun, 'resume')
+    assert resume['increment'] == '1' and int(resume['step']) > 0
 
-    rows, text = run_main(handful, tmp_path / 'alone', *SMALL, '--MODEL_DIR=%s/model' % tmp_path)
+    shutil.copytree(str(tmp_path / 'model'), str(tmp_path / 'copy'))
+    rows, text = run_main(handful, tmp_path / 'alone', *SMALL, '--MODEL_DIR=%s/copy' % tmp_path)
     assert [row['classes'] for row in rows] == [5, 8] and events(text, 'resume')[0]['increment'] == '1'
+
+    # What may differ must not part them: when each would save by itself, and how often it would write.
+    processes = started(handful, tmp_path, [], ['--CHECKPOINT_EPOCHS=2', '--LOG_STEPS=5'])
+    (out, err), (quiet, _) = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], err
+    assert not quiet and events(out, 'env')[0]['replicas'] == '2' and len(events(out, 'result')) == 1
     assert sorted(stored(tmp_path, 'increment-1', 'network.npz')) == sorted(stored(pair[0], 'increment-1', 'network.npz'))
-
-
-def test_two_workers_to_the_end(pair, handful, tmp_path):
-    """The other worker takes what the chief made of the first increment, and ends with it."""
-    often = [], ['--CHECKPOINT_EPOCHS=2', '--LOG_STEPS=5']    # what may differ must not part them
-    processes = started(handful, tmp_path, (0, 1), *often)
-    outputs = [process.communicate(timeout=240) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
-    assert not outputs[1][0]
-    text = outputs[0][0]
-    assert [event['replicas'] for event in events(text, 'env')] == ['2']
-    assert [event['exemplars_per_class'] for event in events(text, 'plan')] == ['0', '3'] and len(events(text, 'result')) == 2
-    losses = [[float(event['loss']) for event in events(each, 'train')][:4] for each in (text, pair[1])]
-    assert len(losses[0]) == len(losses[1]) == 4
-    np.testing.assert_allclose(*losses, atol=1e-3)
-
-
-def test_workers_that_differ(handful, tmp_path):
-    """Both say how, and nothing is trained."""
-    processes = started(handful, tmp_path, (0, 1), (), ('--SEED=2', '--MODEL_DIR=%s/elsewhere' % tmp_path))
-    for process in processes:
-        out, err = process.communicate(timeout=120)
-        assert process.returncode == 1 and '[train]' not in out
-        assert 'SEED=1: worker 1 (localhost:' in err and ') has 2; all workers must run the same command' in err
-        assert "has another one than the chief's: all must share it" in err
-        assert 'Traceback' not in err
-
-
-def test_signals_that_the_main_thread_cannot_hear():
-    """It waits in a collective for ever: the second signal ends the process all the same."""
-    code = ('import os, signal, socket, threading, time; from data import replicas; from logs import stop\n'
-            'port = socket.socket(); port.bind(("localhost", 0)); port.listen(9)\n'
-            'devices = replicas.Replicas(None, None, 1, ["x:1", "localhost:%d" % port.getsockname()[1]], 0)\n'
-            'replicas._INTERVAL, replicas._PATIENCE = 0.1, 60\n'
-            'with stop.watched(), devices.watched():\n'
-            '    for number in signal.SIGTERM, signal.SIGHUP:\n'
-            '        signal.signal(number, lambda *_: None)      # as if no handler ran\n'
-            '        os.kill(os.getpid(), number)\n'
-            '    time.sleep(60)')
-    done = subprocess.run([sys.executable, '-c', code], cwd=os.path.dirname(SCRIPT), timeout=50)
-    assert done.returncode == 75
-
-
-def test_a_worker_that_does_not_answer(handful, tmp_path):
-    process, = started(handful, tmp_path, (0,), ('--WORKER_MINUTES=0.02',))
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 1 and 'Traceback' not in err
-    assert 'TF_CONFIG: no answer within 0.02 minutes (WORKER_MINUTES) from localhost:' in err
-
-
-@pytest.mark.parametrize('text, reason', [
-    ('{', 'Expecting'),
-    ('[]', 'list indices'),
-    ('{"cluster": {}, "task": {}}', "has no 'worker'"),
-    ('{"cluster": {"worker": ["a:1", "b:2"], "ps": ["c:3"]}, "task": {"type": "worker", "index": 0}}', 'only tasks of type'),
-    ('{"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "chief", "index": 0}}', 'only tasks of type worker'),
-    ('{"cluster": {"worker": ["a:1", "a:1"]}, "task": {"type": "worker", "index": 0}}', 'different host:port'),
-    ('{"cluster": {"worker": ["a", "b:2"]}, "task": {"type": "worker", "index": 0}}', 'different host:port'),
-    ('{"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 2}}', 'task.index=2, and there are 2 workers'),
-    ('{"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": "x"}}', 'invalid literal')])
-def test_a_malformed_cluster(text, reason, monkeypatch, handful, tmp_path):
-    monkeypatch.setenv('TF_CONFIG', text)
-    with pytest.raises(Fault) as fault:
-        imagenet_main.main(arguments(handful, tmp_path))
-    assert str(fault.value).startswith('TF_CONFIG=' + text) and reason in str(fault.value)
-    assert 'it should be like {"cluster": {"worker": ["host1:2222", "host2:2222"]}' in str(fault.value)
 
 
 @pytest.mark.parametrize('more, message', [
     (['--REPLICAS=3'], 'BATCH_SIZE=7: cannot be shared by 3 devices equally; 9 would do'),
     (['--REPLICAS=2', '--BATCH_SIZE=8', '--EPOCHS=9'], 'EPOCHS=9: the last batch of increment 0 has 1 images, too few for 2'),
-    (['--REPLICAS=2', '--BATCH_SIZE=10', '--EPOCHS=1'], 'the last batch of increment 0 has 5 images for 2 devices, too few')])
+    (['--REPLICAS=2', '--BATCH_SIZE=10', '--EPOCHS=1', '--RESNET_DEPTH=18'],
+     'the last batch of increment 0 has 5 images for 2 devices, too few')])
 def test_batches_that_cannot_be_shared(more, message, handful, tmp_path):
     with pytest.raises(Fault) as fault:
         imagenet_main.main(arguments(handful, tmp_path, *more))

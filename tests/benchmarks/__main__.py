@@ -22,7 +22,7 @@ from test_exemplar import literal_herding
 
 import bic_layer
 import exemplar
-from data import batches
+from data import batches, replicas
 
 BATCH = 32
 STEPS = 3  # at a time
@@ -59,16 +59,17 @@ def increments(classes):
 
 def trainer(s, paths=None, classes=10):
     """A function that trains some steps, teacher included; on images, or on one batch that is there already."""
-    graph, plan = tf.Graph(), increments(classes)
-    with graph.as_default():
+    graph, plan, devices = tf.Graph(), increments(classes), replicas.of_machine(s)
+    with graph.as_default(), devices.scope():
         original = batches.training_batches
         if paths is None:
             pixels = np.random.RandomState(0).normal(0, 60, (BATCH, s.IMAGE_SIZE, s.IMAGE_SIZE, 3)).astype(np.float32)
             batch = tf.constant(pixels), tf.range(BATCH) % (2 * classes)
             batches.training_batches = lambda *_: tf.data.Dataset.from_tensors(batch).repeat()
-        model = main.build(s, plan, plan[1]._replace(train=len(paths) if paths is not None else 1), [bic_layer.IDENTITY])
+        model = main.build(s, plan, plan[1]._replace(train=len(paths) if paths is not None else 1), [bic_layer.IDENTITY],
+                           devices=devices)
         batches.training_batches = original
-        session = tf.Session(graph=graph, config=main.machine.session_config(s))
+        session = tf.Session(graph=graph, config=devices.config)
         session.run(model.initializer, main.resnet_model.first_weights(model.networks, None, s.SEED))
     feed = {}
     if paths is not None:
@@ -78,7 +79,7 @@ def trainer(s, paths=None, classes=10):
     def train():
         session.run(model.train_batches.initializer, feed)
         for _ in range(STEPS):
-            session.run(model.train_op, {model.rate: 0.01})
+            session.run(model.train_op, {model.rate: 0.01, model.count: BATCH})
         session.run(model.train_batches.initializer, feed)  # stops the reading ahead, which would burden what is measured next
     train.operations = len(graph.get_operations())
     return train
@@ -160,8 +161,14 @@ def classes():
     report('ResNet-18 at 64 px, training step: 10,000 classes / 10', taken[:, 0] / taken[:, 1])
 
 
+def devices():
+    """On the same processors: what it costs to share a batch, and to sum the gradients in memory."""
+    taken = interleaved(9, trainer(settings(IMAGE_SIZE=64, REPLICAS=2)), trainer(settings(IMAGE_SIZE=64, REPLICAS=1)))[:, :, 0]
+    report('ResNet-18 at 64 px, training step: shared by two parts of the CPU / by one', taken[:, 0] / taken[:, 1])
+
+
 if __name__ == '__main__':
-    main.machine.keep_freed_memory()
+    main.machine.set_up(settings())
     if len(sys.argv) != 2 or not os.path.isdir(sys.argv[1]):
         sys.exit(__doc__)
     files = np.array([os.fsencode(path) for path in sorted(glob.glob(os.path.join(sys.argv[1], '*.[jJ][pP]*[gG]')))], object)
@@ -172,3 +179,4 @@ if __name__ == '__main__':
     bias_correction(files)
     herding()
     classes()
+    devices()
