@@ -5,7 +5,6 @@
 Edit the constants below, or override any of them for one run with --NAME=value. Sources: [P] the paper, [C] the authors'
 code; where they differ, [C] produced the published numbers and is followed, and the comment names the difference.
 """
-import contextlib
 import itertools
 import os
 import sys
@@ -162,21 +161,24 @@ def main(arguments):
     Returns:
         list of dict, one per increment: the rows of the closing table; of several runs a list of such lists.
     """
-    each = protocol.runs(globals(), RECIPES, arguments, PREPARED)
-    if len(each) == 1:
-        return run(arguments)
-    rows = [run(of_run) for of_run in each]
-    if all(rows) and workers.is_chief():
-        of_runs = [settings.read(globals(), RECIPES, of_run)[0] for of_run in each]
-        print('\n%s' % tables.comparison(list(zip(map(vars, of_runs), rows)), of_runs[0].HEADLINE))
-    return rows
+    tf.get_logger().setLevel('ERROR')
+    each = [settings.read(globals(), RECIPES, of_run) for of_run in settings.runs(globals(), RECIPES, arguments)]
+    s, faults = each[0]
+    alike = dict(settings.fixed(s), runs=len(each))
+    devices = replicas.ALONE if faults or s.PLAN_ONLY or s.PREDICT else replicas.of_machine(s, alike)
+    with devices.workers.watched():
+        protocol.check(each, PREPARED, devices.workers)
+        rows = [run(*of_run, devices) for of_run in each]
+    if len(rows) > 1 and all(rows) and workers.is_chief():
+        print('\n%s' % tables.comparison([(vars(of_run[0]), table) for of_run, table in zip(each, rows)], s.HEADLINE))
+    return rows if len(rows) > 1 else rows[0]
 
 
-def run(arguments):
+def run(s, faults, devices):
     """One run, from its beginning or from the last checkpoint of an earlier part of it.
 
     Args:
-        arguments: list of str, the overrides `--NAME=value`.
+        s, faults: from `settings.read`. devices: replicas.Replicas.
 
     Returns:
         list of dict, one per increment: the rows of the closing table.
@@ -184,12 +186,10 @@ def run(arguments):
     Raises:
         Fault: what the user must mend; found before any training where it can be. Stopped: by Ctrl-C or SIGTERM.
     """
-    tf.get_logger().setLevel('ERROR')
-    s, faults = settings.read(globals(), RECIPES, arguments)
     folder = '%s/%s' % (s.MODEL_DIR, s.DATASET)
     if s.PREDICT and not faults:
         return export.predict(folder, s.PREDICT)
-    data, plan, missing, arrays, state, resumed = protocol.opened(s, faults, PREPARED)
+    data, plan, missing, arrays, state, resumed = protocol.opened(s, faults, PREPARED, devices.workers)
     if s.FIRST_INCREMENT_FROM and not resumed and not missing:
         arrays, state = protocol.first_increment(s, data, plan)
     finished = len(state['results']) == len(plan)
@@ -203,24 +203,22 @@ def run(arguments):
     if finished or s.PLAN_ONLY:
         return state['results']
     machine.set_up(s)
-    devices = replicas.of_machine(s)
-    lock = checkpoint.lock(folder, resumed) if devices.workers.chief else contextlib.nullcontext()
-    with lock, stop.watched(), devices.workers.watched():
+    with checkpoint.lock(folder, resumed, devices.workers.chief), stop.watched():
         try:
             rows = learn(s, data, plan, arrays, state, resumed, devices)
             while len(rows) < len(plan):  # a worker other than the chief has only trained; it goes on from what the chief wrote
-                rows = checkpoint.load(folder)[1]['results']
-                if len(rows) < len(plan):
-                    data, plan, missing, arrays, state, resumed = protocol.opened(s, {}, PREPARED)
-                    if missing:
-                        raise Fault('\n'.join(missing))
-                    learn(s, data, plan, arrays, state, resumed, devices)
+                data, plan, missing, arrays, state, resumed = protocol.opened(s, {}, PREPARED)
+                if missing:
+                    raise Fault('\n'.join(missing))
+                done = len(state['results']) == len(plan)
+                rows = state['results'] if done else learn(s, data, plan, arrays, state, resumed, devices)
             devices.workers.meet()  # until the last one has read what the chief wrote
             return rows
         except checks.BrokenImages:
             if not s.LEAVE_OUT_BROKEN or stop.asked() or len(devices.workers.addresses) > 1:
                 raise
-    return run(arguments + ['--DECODE_ALL=True'])  # goes on from the last checkpoint without them, and names them
+    s.DECODE_ALL = True
+    return run(s, faults, devices)  # goes on from the last checkpoint without them, and names them
 
 
 def learn(s, data, plan, arrays, state, resumed, devices):
@@ -269,10 +267,11 @@ def learn(s, data, plan, arrays, state, resumed, devices):
             with devices.scope():
                 model = build(s, plan, now, fits, within['step'], devices)
             tf.get_default_graph().finalize()
-            with tf.Session(devices.target, config=devices.config) as session:
+            with tf.Session(devices.target, config=devices.config(s)) as session:
                 # Stage 1: the classifier, from the previous increment's weights, distilled from the stored network.
-                session.run(model.initializer, {model.variables[name].initial_value: value for name, value in arrays.items()}
-                            if within['step'] else resnet_model.first_weights(model.networks, weights, s.SEED))
+                with devices.workers.step(s.WORKER_MINUTES):
+                    session.run(model.initializer, {model.variables[name].initial_value: value for name, value in arrays.items()}
+                                if within['step'] else resnet_model.first_weights(model.networks, weights, s.SEED))
                 weights = train_classifier(s, session, model, plan, now, data, train, within, write, save)
                 if not devices.workers.chief:
                     checkpoint.wait(folder, k)  # the chief does the rest
@@ -393,17 +392,18 @@ def train_classifier(s, session, model, plan, now, data, train, within, write, s
     Raises:
         Fault: the loss is not finite; images cannot be read any more. Stopped: as was asked, after having saved.
     """
-    k, steps, first, paths = now.increment, settings.num_steps(s, now), within['step'], data.paths[train]
+    k, devices, steps, first, paths = now.increment, model.devices, settings.num_steps(s, now), within['step'], data.paths[train]
     later = sum(settings.num_steps(s, other) for other in plan[k + 1:])
     with checks.explained(paths):
         session.run(model.train_batches.initializer, batches.training_feed(s, model, data, train))
-    sums, saved, wishes, several = list(within['sums']), time.time(), [False, False], len(model.devices.workers.addresses) > 1
+    devices.workers.meet()  # some may have kept more images than others
+    sums, saved, wishes, several = list(within['sums']), time.time(), [False, False], len(devices.workers.addresses) > 1
     fetched = dict(model.losses, train_op=model.train_op, waited=model.waited, **dict(wished=model.wished) if several else {})
     images, seconds, waited = 0, 0.0, 0.0  # since the last line; the first step, with TensorFlow's start-up, is not timed
-    for step in model.devices.workers.paced(write.progress(range(first, steps), 'increment=%d' % k), s.WORKER_MINUTES):
+    for step in write.progress(range(first, steps), 'increment=%d' % k):
         rate, began = settings.learning_rate(s, now.train, step), time.time()
         count = min(s.BATCH_SIZE, s.EPOCHS * now.train - step * s.BATCH_SIZE)
-        with checks.explained(paths):
+        with checks.explained(paths), devices.workers.step(s.WORKER_MINUTES):
             values = session.run(fetched, {model.rate: rate, model.count: count, model.wishes: wishes})
         if not np.isfinite(values['loss']):
             raise Fault('increment=%d epoch=%d step=%d: loss=%s; a lower LEARNING_RATE (now %s) may help, in another MODEL_DIR'
@@ -428,11 +428,12 @@ def train_classifier(s, session, model, plan, now, data, train, within, write, s
             save(session.run(model.values), step + 1, sums)
             saved = time.time()
         if asked:
-            model.devices.workers.meet()
+            devices.workers.meet()
             raise stop.Stopped()
     values = session.run(model.values)
-    if model.devices.strategy:  # the mean of the moving averages becomes every device's
+    if devices.strategy:  # the mean of the moving averages becomes every device's
         session.run(model.initializer, {model.variables[name].initial_value: value for name, value in values.items()})
+    devices.workers.meet()
     return {name[len('resnet/'):]: value for name, value in values.items() if name.startswith('resnet/')}
 
 
@@ -489,6 +490,7 @@ def update_memory(s, session, model, data, exemplars, now, write):
 
 
 if __name__ == '__main__':
+    stop.like_ctrl_c()
     try:
         main(sys.argv[1:])
     except Fault as fault:

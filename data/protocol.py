@@ -1,7 +1,6 @@
 """The protocol: which class arrives when, and which images are trained on, held out and tested on."""
 import hashlib
 import os
-import time
 import types
 
 import numpy as np
@@ -12,35 +11,30 @@ from data import Fault, checks, folders, lists, replicas, settings, workers
 from logs import checkpoint
 
 
-def runs(constants, recipes, arguments, prepared):
-    """The runs that the command line asks for, see `settings.runs`; of several, none begins before all can.
+def check(runs, prepared, group):
+    """Of several runs, none begins before all can.
 
     Args:
-        constants, recipes, arguments: those of `settings.read`. prepared: that of `read`.
-
-    Returns:
-        list of lists of '--NAME=value'.
+        runs: list of (s, faults). s, faults, prepared, group: those of `read`.
 
     Raises:
         Fault: what is wrong with any of several runs.
     """
-    each, faults = settings.runs(constants, recipes, arguments), []
-    for of_run in each if len(each) > 1 else ():
+    faults = []
+    for s, wrong in runs if len(runs) > 1 else ():
         try:
-            s, wrong = settings.read(constants, recipes, of_run)
-            faults += [] if s.PREDICT else opened(s, wrong, prepared)[2]
+            faults += [] if s.PREDICT else opened(s, wrong, prepared, group)[2]
         except Fault as fault:
             faults.append(str(fault))
     if faults:
         raise Fault('\n'.join(dict.fromkeys('\n'.join(faults).split('\n'))))
-    return each
 
 
-def opened(s, faults, prepared):
+def opened(s, faults, prepared, group=workers.NONE):
     """What a run is made of, beside its settings.
 
     Args:
-        s, faults, prepared: those of `read`.
+        s, faults, prepared, group: those of `read`.
 
     Returns:
         data, plan, missing: from `read`. arrays, state, resumed: from `checkpoint.load`, of its earlier part.
@@ -52,12 +46,12 @@ def opened(s, faults, prepared):
         None, checkpoint.NOTHING, None, [])
     if resumed:
         faults = settings.changes(s, state['settings'], resumed)
-    data, plan, missing = read(s, faults, prepared, state)
+    data, plan, missing = read(s, faults, prepared, state, group)
     data.left_out += damaged
     return data, plan, missing, arrays, state, resumed
 
 
-def read(s, faults, prepared, state=checkpoint.NOTHING):
+def read(s, faults, prepared, state=checkpoint.NOTHING, group=workers.NONE):
     """Reads the lists, draws class order and hold-out, and plans the increments.
 
     What an earlier part of the run decided stands: order, hold-out and test images of its classes come from its state, and
@@ -69,6 +63,7 @@ def read(s, faults, prepared, state=checkpoint.NOTHING):
         s: settings. faults: dict from setting to what is wrong with it, from `settings.read`.
         prepared: dict from a folder to the module that writes it where it is missing.
         state: dict, see `checkpoint.save`.
+        group: workers.Workers, of which each writes that folder where it does not see the chief's.
 
     Returns:
         data: namespace of names (list of str, the classes by label); paths (object array [images] of bytes) and labels (int
@@ -89,8 +84,11 @@ def read(s, faults, prepared, state=checkpoint.NOTHING):
             parent = os.path.dirname(parent)
         if not os.path.isdir(parent) or not os.access(parent, os.W_OK):
             missing.append('%s=%s: %s is no folder that can be written to' % (name, getattr(s, name), parent))
-    if not wrong + missing and s.DATA_DIR in prepared and not os.path.exists(s.DATA_DIR):
-        _prepare(s, prepared[s.DATA_DIR])
+    if not wrong + missing:
+        for turn in (group.chief, True):
+            if turn and s.DATA_DIR in prepared and not os.path.exists(s.DATA_DIR):
+                prepared[s.DATA_DIR].prepare(s.DATA_DIR)
+            group.meet()
     if not {'DATA_DIR', 'NUM_CLASSES', 'TEST_FRACTION'} & set(faults):
         try:
             train_list, test_list, names, wrong_lists, missing_images = _images(s)
@@ -117,15 +115,6 @@ def read(s, faults, prepared, state=checkpoint.NOTHING):
     joint = s.METHOD == 'joint'
     plan = exemplar.plan(data.whole if joint else data.train, data.held, data.test, sizes, s.MEMORY_SIZE, s.VAL_FRACTION, joint)
     return data, plan, missing + _batch_faults(s, plan[len(state['results']):])
-
-
-def _prepare(s, preparation):
-    """Writes DATA_DIR, by the chief of several workers; the others wait for it."""
-    if workers.is_chief():
-        preparation.prepare(s.DATA_DIR)
-    deadline = time.time() + 60 * s.WORKER_MINUTES
-    while not os.path.exists(s.DATA_DIR) and time.time() < deadline:
-        time.sleep(0.5)
 
 
 def _order(s, names, known):

@@ -5,7 +5,6 @@ is the plain case, without a strategy.
 """
 import atexit
 import contextlib
-import functools
 import glob
 import hashlib
 import os
@@ -15,20 +14,29 @@ import tensorflow.compat.v1 as tf
 
 from data import Fault, machine, workers
 
-_JOINED = []  # the Workers, their strategy and this one's server
-atexit.register(_JOINED.clear)  # TensorFlow 1.15's server complains when it is deleted after the modules
+_SERVERS = []  # this worker's
+atexit.register(_SERVERS.clear)  # TensorFlow 1.15's complains when it is deleted after the modules
 
 
 class Replicas:
     """The devices, as a graph and its session see them.
 
     Attributes: strategy, of TensorFlow, or None for one device; total, first, local, how many devices there are, the number of
-    this process's first one, and how many it has; workers, a Workers, all processes; config and target, for a tf.Session.
+    this process's first one, and how many it has; workers, a Workers, all processes; target, for a tf.Session.
     """
 
-    def __init__(self, config=None, strategy=None, local=1, joined=workers.NONE, target=''):
-        self.config, self.strategy, self.local, self.workers, self.target = config, strategy, local, joined, target
+    def __init__(self, strategy=None, local=1, joined=workers.NONE, target=''):
+        self.strategy, self.local, self.workers, self.target = strategy, local, joined, target
         self.total, self.first = local * len(joined.addresses), local * joined.index
+
+    def config(self, s):
+        """The tf.ConfigProto of a session. s: settings."""
+        config = machine.session_config(s)
+        if len(self.workers.addresses) > 1:
+            return self.strategy.update_config_proto(config)
+        if self.strategy and not machine.num_gpus():
+            config.device_count['CPU'] = self.local
+        return config
 
     def scope(self):
         """The context in which the graph is built."""
@@ -110,61 +118,53 @@ def count(s):
     return num_workers * max(1, machine.num_gpus()) if num_workers > 1 else s.REPLICAS or max(1, machine.num_gpus())
 
 
-def of_machine(s):
+def of_machine(s, facts=()):
     """The replicas of this process, connected with the other processes that TF_CONFIG names.
 
     Args:
-        s: settings.
+        s: settings. facts: dict, what else all workers must have alike, see `workers.Workers.agree`.
 
     Raises:
         Fault: TF_CONFIG is malformed, this worker's address cannot be taken, another worker does not answer, or has other
-            devices, another TensorFlow or other code.
+            GPUs, another TensorFlow, other code, or other facts. Stopped: as was asked.
     """
-    config, total, (addresses, index) = machine.session_config(s), count(s), workers.cluster()
+    total, (addresses, index) = count(s), workers.cluster()
     if s.REPLICAS and (len(addresses) > 1 or s.REPLICAS > machine.num_gpus() > 0):
         raise Fault('REPLICAS=%d: %s' % (s.REPLICAS, 'TF_CONFIG names several workers; each uses all of its visible GPUs'
                                          if len(addresses) > 1 else 'there are %d GPUs' % machine.num_gpus()))
     if total == 1:
-        return Replicas(config)
+        return ALONE
     machine.let_memory_grow()
     if len(addresses) > 1:
-        return _of_workers(s, config, total // len(addresses), addresses, index)
-    if not machine.num_gpus():
-        config.device_count['CPU'] = total
+        joined = workers.Workers(addresses, index)
+        joined.join(dict(facts, GPUs=machine.num_gpus(), TensorFlow=tf.__version__, code=_code()), s.WORKER_MINUTES)
+        with joined.telling():
+            return _of_workers(s, joined)
     kind = 'gpu' if machine.num_gpus() else 'cpu'
     with tf.Graph().as_default():
-        return Replicas(config, tf.distribute.MirroredStrategy(['/%s:%d' % (kind, number) for number in range(total)]), total)
+        return Replicas(tf.distribute.MirroredStrategy(['/%s:%d' % (kind, number) for number in range(total)]), total)
 
 
-def _of_workers(s, config, local, addresses, index):
-    if not _JOINED:  # once for all runs of the process
-        joined = workers.Workers(addresses, index)
-        joined.join(dict(gpus=machine.num_gpus(), tensorflow=tf.__version__, code=_code()), s.WORKER_MINUTES)
-        with joined.telling():
-            _JOINED.extend((joined, *_served(s, config, addresses, index)))
-    joined, strategy, server = _JOINED
-    return Replicas(strategy.update_config_proto(config), strategy, local, joined, server.target)
-
-
-def _served(s, config, addresses, index):
-    """The strategy of all workers, and this one's server, when those of the others answer."""
+def _of_workers(s, joined):
     with tf.Graph().as_default():  # else TensorFlow 2 starts a server of its own
         kinds = tf.distribute.experimental.CollectiveCommunication
         strategy = tf.distribute.experimental.MultiWorkerMirroredStrategy(kinds.NCCL if machine.num_gpus() else kinds.RING)
+    devices = Replicas(strategy, max(1, machine.num_gpus()), joined)
     try:
-        server = tf.distribute.Server({'worker': addresses}, 'worker', index, config=strategy.update_config_proto(config))
+        _SERVERS.append(tf.distribute.Server({'worker': joined.addresses}, 'worker', joined.index, config=devices.config(s)))
     except tf.errors.OpError as error:
-        raise Fault('TF_CONFIG: this worker cannot take its address %s (%s)' % (addresses[index], str(error).split('\n')[0]))
-    workers.wait_for(addresses, s.WORKER_MINUTES)
-    return strategy, server
+        raise Fault('TF_CONFIG: this worker cannot take its address %s (%s)'
+                    % (joined.addresses[joined.index], str(error).split('\n')[0]))
+    workers.wait_for(joined.addresses, s.WORKER_MINUTES)
+    devices.target = _SERVERS[-1].target
+    return devices
 
 
-@functools.lru_cache(maxsize=None)  # what is changed while the process runs, it does not run
 def _code():
-    """A digest of the project's program files, as this process found them."""
+    """A digest of the project's program files."""
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     digest = hashlib.sha256()
     for path in sorted(glob.glob(os.path.join(root, '*.py')) + glob.glob(os.path.join(root, '[dl]*', '*.py'))):
         with open(path, 'rb') as file:
             digest.update(file.read())
-    return digest.hexdigest()
+    return digest.hexdigest()[:12]

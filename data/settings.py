@@ -268,8 +268,11 @@ def changes(s, stored, where, but=(), remedy='another MODEL_DIR begins a new run
     Returns:
         dict like that of `read`.
     """
-    return {name: '%s=%s: %s has %s; %s' % (name, getattr(s, name), where, stored.get(name), remedy)
-            for name, value in fixed(s).items() if name not in but and value != stored.get(name)}
+    faults = {name: '%s=%s: %s has %s; %s' % (name, getattr(s, name), where, stored.get(name), remedy)
+              for name, value in fixed(s).items() if name not in but and value != stored.get(name)}
+    if 'BATCH_SIZE' in faults and 'LEARNING_RATE' in faults:
+        faults['BATCH_SIZE'] += '; with SCALE_BATCH both depend on the number of devices, here %d' % replicas.count(s)
+    return faults
 
 
 def fixed(s):

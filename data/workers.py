@@ -21,6 +21,7 @@ from logs import stop
 
 _INTERVAL = 2  # seconds between two signs of life
 _PATIENCE = 30  # seconds of silence after which a worker counts as gone
+_GONE = 'is gone; its own output says why, or it was killed'
 
 
 def cluster():
@@ -59,17 +60,13 @@ def wait_for(addresses, minutes):
     """Waits until all of these, list of host:port, answer, so many minutes at most.
 
     Raises:
-        Fault: some do not.
+        Fault: some do not. Stopped: as was asked.
     """
-    deadline, silent = time.monotonic() + 60 * minutes, addresses
-    while silent:
-        if time.monotonic() > deadline:
-            raise _silent(silent, minutes)
-        for address in silent:
-            with contextlib.suppress(OSError, UnicodeError):  # the latter of a name that cannot be one
-                socket.create_connection(_host_port(address), 5).close()
-                silent = [other for other in silent if other != address]
-        time.sleep(0.5 if silent else 0)
+    silent = dict.fromkeys(addresses)
+    for address in _tries(silent, minutes):
+        with _noted(silent, address):
+            socket.create_connection(_host_port(address), 5).close()
+            del silent[address]
 
 
 class Workers:
@@ -84,7 +81,7 @@ class Workers:
         self._links = {}       # from the number of a worker: the chief's to all others, another's to the chief
         self._signals = None   # a socket that gets a byte for each signal
         self._ending = False   # whether this process has told that it ends
-        self._step_ends = float('inf')  # when the step at hand must have ended, in time.monotonic's seconds
+        self._left = float('inf')  # seconds that the step at hand may still take
 
     def join(self, facts, minutes):
         """Connects all workers, which takes as long as the last one needs to start, and compares them.
@@ -96,31 +93,36 @@ class Workers:
             Fault: this worker's address cannot be taken; another one does not answer in time; what differs from the chief's.
         """
         threading.Thread(target=self._watch, daemon=True).start()
-        with self.telling():
-            missing = (self._take_all if self.chief else self._reach_chief)(time.monotonic() + 60 * minutes)
-            if missing:
-                raise _silent(missing, minutes)
+        with self.telling(), stop.watched():
+            with self._listener() as listener:  # another one finds that its address is free
+                if self.chief:
+                    self._take_all(listener, minutes)
+            if not self.chief:
+                self._reach_chief(minutes)
             self._compare(facts)
 
     def meet(self):
-        """Waits for all workers: before one ends, and the others still need its part of a collective operation."""
-        self.exchange('', to_the_end=True)
+        """Waits for all workers: one that ended would take its part of a collective operation with it."""
+        self.exchange('')
 
-    def exchange(self, value, to_the_end=False):
+    def exchange(self, value):
         """Tells all workers what JSON can hold, and waits for the list of what they told, by worker.
 
-        Args:
-            to_the_end: bool, whether to wait even when the run is asked to stop.
-
         Raises:
-            Fault: a worker has ended. Stopped: as was asked.
+            Fault: a worker has ended. Stopped: one of them was asked to stop; then all raise it.
         """
-        if not self.chief:
-            self._tell(told=value)
-            return self._heard(0, to_the_end)
-        values = [value] + [self._heard(number, to_the_end) for number in range(1, len(self.addresses))]
-        self._tell(told=values)
-        return values
+        if len(self.addresses) == 1:
+            return [value]
+        told = [value, stop.asked()]
+        if self.chief:
+            told = [told] + [self._heard(number) for number in range(1, len(self.addresses))]
+            self._tell(told=told)
+        else:
+            self._tell(told=told)
+            told = self._heard(0)
+        if any(asked for _, asked in told):
+            raise stop.Stopped()
+        return [value for value, _ in told]
 
     def agree(self, facts, folder):
         """Compares what every worker must have alike: these facts, and the chief's lock in a folder.
@@ -135,10 +137,11 @@ class Workers:
         if len(self.addresses) == 1:
             return
         self.exchange('')  # from now on the lock is there
-        holder = 'another one than the chief\'s: all must share it'
+        folder = os.path.abspath(folder)
+        holder = 'none in %s, which all must share' % folder
         with contextlib.suppress(OSError), open(os.path.join(folder, 'lock')) as lock:
             holder = lock.read()
-        self._compare(dict(facts, folder=holder))
+        self._compare(dict(facts, **{'lock in MODEL_DIR': holder}))
 
     @contextlib.contextmanager
     def telling(self):
@@ -146,25 +149,26 @@ class Workers:
         try:
             yield
         except (Fault, stop.Stopped, KeyboardInterrupt) as error:
-            if not self._ending:
+            if isinstance(error, Fault):
+                self._tell_failure(error)
+            else:
                 self._ending = True
-                self._tell(end=None if not isinstance(error, Fault) else 'worker %d (%s) has ended: %s' % (
-                    self.index, self.addresses[self.index], error))
+                self._tell(asked=True, done=True)
             raise
         except Exception:
-            time.sleep(_INTERVAL)  # perhaps for another has died, and then this process ends here
+            self._explain()
             raise
 
     @contextlib.contextmanager
     def watched(self):
-        """The same for a whole run, after which this process may end; a second signal ends it at once."""
+        """The same for all that is to be done, after which this process may end; a second signal ends it at once."""
         if len(self.addresses) == 1:
             yield
             return
-        self._signals, written = socket.socketpair()
-        for end in (self._signals, written):
+        signals, written = socket.socketpair()
+        for end in (signals, written):
             end.setblocking(False)
-        before = signal.set_wakeup_fd(written.fileno())
+        before, self._signals = signal.set_wakeup_fd(written.fileno()), signals
         try:
             with self.telling():
                 yield
@@ -173,54 +177,72 @@ class Workers:
             signal.set_wakeup_fd(before)
             written.close()
 
-    def paced(self, steps, minutes):
-        """The same steps, which all workers take together, so that one that stands still stops all: this process ends when a step
-        takes more than so many minutes."""
-        for step in steps:
-            self._step_ends = time.monotonic() + 60 * minutes
-            yield step
-        self._step_ends = float('inf')
+    @contextlib.contextmanager
+    def step(self, minutes):
+        """What all workers do together, so that one that stands still stops all: it may take so many minutes, or they end."""
+        if len(self.addresses) == 1:
+            yield
+            return
+        self._left = 60 * minutes
+        try:
+            yield
+        except Exception:
+            self._explain()
+            raise
+        finally:
+            self._left = float('inf')
 
-    def _take_all(self, deadline):
-        """The chief takes the connections of the others; returns the addresses of those that did not come."""
-        missing = set(range(1, len(self.addresses)))
-        with self._listener() as listener:
-            while missing and time.monotonic() < deadline:
-                link, start = None, {}
-                with contextlib.suppress(OSError, ValueError):  # of whatever else comes by
-                    link = _Link(listener.accept()[0])
-                    start = json.loads(link.lines.readline(2 ** 16).decode())
-                if not isinstance(start, dict) or 'worker' not in start:
-                    continue
-                number, theirs = start['worker'], start.get('cluster')
-                if theirs != self.addresses:
-                    fault = Fault('TF_CONFIG: cluster.worker is %s for the chief, and %s for worker %s; all must have the same '
-                                  'list' % (*map(json.dumps, (self.addresses, theirs, number)),))
-                    link.tell(end=str(fault))
-                    raise fault
-                if number not in missing:
-                    link.tell(end='TF_CONFIG: task.index=%d: another process is this worker already' % number)
-                    continue
-                missing.remove(number)
-                link.tell(taken=True)
-                self._listen_to(number, link)
-        return [self.addresses[number] for number in sorted(missing)]
+    def _explain(self):
+        """An error that may come from another one's end, which ends this process meanwhile; else the others hear of it."""
+        if not self._ending:
+            time.sleep(2 * _INTERVAL)
+            self._tell_failure('its own output says why')
 
-    def _reach_chief(self, deadline):
-        """Another worker connects to the chief; returns the addresses of those that do not answer."""
-        while time.monotonic() < deadline:
-            answer = None
-            with contextlib.suppress(OSError, ValueError):  # it is not there yet; or its address has another program
-                link = _Link(socket.create_connection(_host_port(self.addresses[0]), 5))
+    def _tell_failure(self, reason):
+        if not self._ending:
+            self._ending = True
+            self._tell(end='worker %d (%s) has ended: %s' % (self.index, self.addresses[self.index], reason))
+
+    def _take_all(self, listener, minutes):
+        """The chief takes the connections of the others."""
+        missing = dict.fromkeys(self.addresses[1:])
+        for _ in _tries(missing, minutes):
+            start = {}
+            with contextlib.suppress(OSError):
+                link = _Link(listener.accept()[0])
+                start = link.read()
+            number, theirs = start.get('worker'), start.get('cluster')
+            if not isinstance(number, int):
+                continue  # somebody else
+            if theirs != self.addresses:
+                fault = Fault('TF_CONFIG: cluster.worker is %s for the chief, and %s for worker %s; all must have the same list'
+                              % (*map(json.dumps, (self.addresses, theirs, number)),))
+                link.tell(end=str(fault))
+                raise fault
+            if number in self._links:
+                link.tell(end='TF_CONFIG: task.index=%d: another process is this worker already' % number)
+                continue
+            link.tell(taken=True)
+            with contextlib.suppress(OSError):
+                if link.read():  # it is still there
+                    del missing[self.addresses[number]]
+                    self._listen_to(number, link)
+
+    def _reach_chief(self, minutes):
+        """Another worker connects to the chief."""
+        silent = {self.addresses[0]: None}
+        for address in _tries(silent, minutes):
+            answer = {}
+            with _noted(silent, address):
+                link = _Link(socket.create_connection(_host_port(address), 5))
                 link.tell(worker=self.index, cluster=self.addresses)
-                answer = json.loads(link.lines.readline(2 ** 16).decode())
-            if answer == dict(taken=True):
+                answer = link.read()
+            if answer.get('taken'):
+                link.tell(here=True)
                 self._listen_to(0, link)
-                return []
-            if isinstance(answer, dict) and 'end' in answer:
+                del silent[address]
+            if 'end' in answer:
                 raise Fault(answer['end'])
-            time.sleep(0.5)
-        return [self.addresses[0]]
 
     def _listener(self):
         """A socket at this worker's address, on every network, as TensorFlow's server has it afterwards."""
@@ -232,18 +254,18 @@ class Workers:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the connections stay there beside the server
                 listener.bind(('', _host_port(self.addresses[self.index])[1]))
                 listener.listen()
-                listener.settimeout(1)
+                listener.settimeout(0.5)
                 return listener
             except OSError as error:
                 reason = error.strerror
         raise Fault('TF_CONFIG: this worker cannot take its address %s (%s)' % (self.addresses[self.index], reason))
 
     def _compare(self, facts):
-        facts = {name: value if len(json.dumps(value)) < 200 else hashlib.sha256(json.dumps(value).encode()).hexdigest()
+        facts = {name: value if len(json.dumps(value)) < 200 else hashlib.sha256(json.dumps(value).encode()).hexdigest()[:12]
                  for name, value in facts.items()}
         chiefs, *others = self.exchange(facts)
-        faults = ['%s=%s: worker %d (%s) has %s; all workers must run the same command, code and data'
-                  % (name, chiefs.get(name), number, self.addresses[number], theirs.get(name))
+        faults = ['%s: worker 0 (%s) has %s, and worker %d (%s) has %s; all must have the same command, code and data'
+                  % (name, self.addresses[0], chiefs.get(name), number, self.addresses[number], theirs.get(name))
                   for number, theirs in enumerate(others, 1) for name in sorted(set(chiefs) | set(theirs))
                   if chiefs.get(name) != theirs.get(name)]
         if faults:
@@ -251,16 +273,13 @@ class Workers:
             self._tell(done=True)
             raise Fault('\n'.join(faults))
 
-    def _heard(self, number, to_the_end):
+    def _heard(self, number):
         """What a worker told, see `exchange`."""
-        told = queue.Empty
-        while told is queue.Empty and (to_the_end or not stop.asked()):
-            with contextlib.suppress(queue.Empty):
-                told = self._links[number].told.get(timeout=0.5)
-        if told is None and not stop.asked():
-            raise Fault(self._lost(number, 'is gone'))
-        if told in (None, queue.Empty):
+        told = self._links[number].told.get()
+        if told is None and stop.asked():
             raise stop.Stopped()
+        if told is None:
+            raise Fault(self._lost(number, _GONE))
         return told
 
     def _tell(self, **message):
@@ -273,45 +292,55 @@ class Workers:
         threading.Thread(target=self._listen, args=(number, link), daemon=True).start()
 
     def _listen(self, number, link):
-        with contextlib.suppress(OSError, ValueError):  # the latter of half a line
-            for line in link.lines:
-                link.time, message = time.monotonic(), json.loads(line.decode())
+        with contextlib.suppress(OSError):
+            for message in iter(link.read, {}):
+                link.silent = 0
                 if 'told' in message:
                     link.told.put(message['told'])
-                link.done = 'done' in message or 'end' in message or link.done and 'told' not in message
+                if 'done' in message:
+                    link.done = True
+                if 'asked' in message and not stop.asked():
+                    stop.ask()
+                    self._tell(asked=True)  # by the chief to the others
                 if 'end' in message:
                     self._end(message['end'])
+        link.silent = float('-inf')
         if not link.done:
-            self._end(self._lost(number, 'is gone'))
+            self._end(self._lost(number, _GONE))
         link.told.put(None)
 
     def _watch(self):
+        """Counts its turns, not the clock's seconds: all workers may have been suspended together."""
+        signals = 0
         while True:
             time.sleep(_INTERVAL)
-            self._tell()
+            self._tell(here=True)
             for number, link in list(self._links.items()):
-                if not link.done and time.monotonic() - link.time > _PATIENCE:
+                link.silent += _INTERVAL
+                if link.silent > _PATIENCE:
                     self._end(self._lost(number, 'has been silent for %d seconds' % _PATIENCE))
-            if time.monotonic() > self._step_ends:
+            self._left -= _INTERVAL
+            if self._left < 0:
                 self._end('a step takes longer than WORKER_MINUTES: a worker stands still, perhaps for its disk or its GPU; mend '
                           'that, start all workers again, and they go on from the last checkpoint')
             with contextlib.suppress(OSError):  # no signal
-                if self._signals and len(self._signals.recv(2, socket.MSG_PEEK)) > 1:
-                    os._exit(stop.STATUS)  # of the second one, which the main thread cannot hear while it waits in TensorFlow
+                signals += bool(self._signals and self._signals.recv(64))  # several may come at once, of one cause
+            if signals > 1:
+                os._exit(stop.STATUS)  # the main thread does not hear the second one while it waits in TensorFlow
 
     def _end(self, reason):
-        """Does as another worker did: asks this process to stop, or ends it, for its main thread may wait in TensorFlow."""
-        if self._ending or reason is None and stop.asked():
+        """Ends this process, whose main thread may wait in TensorFlow, where nothing reaches it."""
+        if self._ending:
             return
+        self._ending = True
         self._tell(end=reason)  # by the chief to those that have not heard it
-        if reason is None:
-            stop.ask()
-        else:
+        try:
             print(reason, file=sys.stderr, flush=True)
+        finally:  # wherever that goes
             os._exit(1)
 
     def _lost(self, number, how):
-        return ('worker %d (%s) %s; its own output says why; start all workers again, and they go on from the last checkpoint'
+        return ('worker %d (%s) %s; start all workers again, and they go on from the last checkpoint'
                 % (number, self.addresses[number], how))
 
 
@@ -321,25 +350,61 @@ NONE = Workers()
 class _Link:
     """A connection.
 
-    Attributes: told, a queue of what was told, None when it is closed; time, when something was heard, in time.monotonic's
-    seconds; done, whether the other process may end.
+    Attributes: told, a queue of what was told, None when it is closed; silent, seconds since something was heard; done, whether
+    the other process may end.
     """
 
     def __init__(self, connection):
-        self.connection, self.lines, self._lock = connection, connection.makefile('rb'), threading.Lock()
-        self.told, self.time, self.done = queue.Queue(), time.monotonic(), False
+        self.connection, self._lines, self._lock = connection, connection.makefile('rb'), threading.Lock()
+        self.told, self.silent, self.done = queue.Queue(), 0, False
         connection.settimeout(5)
+
+    def read(self):
+        """The next message, dict; {} when it is closed, or another program is there. Raises OSError."""
+        with contextlib.suppress(ValueError, RecursionError):
+            message = json.loads(self._lines.readline().decode())
+            return message if isinstance(message, dict) else {}
+        return {}
 
     def tell(self, **message):
         with self._lock, contextlib.suppress(OSError):  # of a process that is gone
             self.connection.sendall(json.dumps(message).encode() + b'\n')
 
 
-def _silent(addresses, minutes):
-    return Fault('TF_CONFIG: no answer within %s minutes (WORKER_MINUTES) from %s; start all workers, and see that their '
-                 'addresses can be reached' % (minutes, ', '.join(addresses)))
+def _tries(missing, minutes):
+    """Yields addresses, again and again, as long as some are missing.
+
+    Args:
+        missing: dict from address to why it does not answer, or None. minutes: float, for so long.
+
+    Raises:
+        Fault: some are missing still. Stopped: as was asked.
+    """
+    began, said = time.monotonic(), False
+    while missing:
+        yield from list(missing)
+        if stop.asked():
+            raise stop.Stopped()
+        waited, which = time.monotonic() - began, ', '.join(
+            '%s (%s)' % item if item[1] else item[0] for item in missing.items())
+        if which and waited > 60 * minutes:
+            raise Fault('TF_CONFIG: no answer within %s minutes (WORKER_MINUTES) from %s; start all workers, and see that their '
+                        'addresses can be reached' % (minutes, which))
+        if which and waited > _INTERVAL and not said:
+            print('waiting for %s' % which, file=sys.stderr, flush=True)
+            said = True
+        time.sleep(0.5 if which else 0)
+
+
+@contextlib.contextmanager
+def _noted(missing, address):
+    """Notes why it does not answer."""
+    try:
+        yield
+    except (OSError, UnicodeError) as error:  # the latter of a name that cannot be one
+        missing[address] = getattr(error, 'strerror', None) or str(error)
 
 
 def _host_port(address):
     host, _, port = address.rpartition(':')
-    return host, int(port)
+    return host.strip('[]'), int(port)  # the brackets of an IPv6 address

@@ -23,10 +23,19 @@ def watched():
     before = {number: signal.signal(number, note) for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN}
     try:
         yield
+        if _asked:
+            raise Stopped()  # other runs of the same command must not begin
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
         _asked.clear()
+
+
+def like_ctrl_c():
+    """Has the other signals, too, end what comes before a run as Ctrl-C does; what is ignored from outside stays so."""
+    for number in _SIGNALS[1:]:
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
 
 
 def ask():

@@ -78,14 +78,14 @@ def test_what_must_be_alike(tmp_path):
     for index, (status, err, _) in enumerate(ended(started(free(3), [work] * 3, tmp_path / 'model'))):
         assert status == 1 and 'Traceback' not in err, index
         lines = err.strip().split('\n')
-        assert [line.partition(':')[0] for line in lines] == ['SEED=1', 'lists=' + lines[1][6:70], lines[2].partition(':')[0]]
-        assert ') has 2; all workers must run the same command, code and data' in lines[0] and 'worker 1 (localhost:' in lines[0]
-        assert lines[2].startswith('folder=process 7: worker 2 (') and "has another one than the chief's: all must" in lines[2]
+        assert [line.partition(':')[0] for line in lines] == ['SEED', 'lists', 'lock in MODEL_DIR']
+        assert ') has 2; all must have the same command, code and data' in lines[0] and 'has 1, and worker 1 (' in lines[0]
+        assert ') has process 7, and worker 2 (' in lines[2] and 'has none in %s/modelx, which all' % tmp_path in lines[2]
 
 
 def test_another_tensorflow():
     for status, err, out in ended(started(free(2), ['pass'] * 2, facts='dict(tensorflow="2.%d" % index, gpus=0)', joined=False)):
-        assert (status, out) == (1, '') and err.startswith('tensorflow=2.0: worker 1 (localhost:') and ') has 2.1; ' in err
+        assert (status, out) == (1, '') and err.startswith('tensorflow: worker 0 (localhost:') and ') has 2.1; ' in err
         assert err.count('\n') == 1
 
 
@@ -96,8 +96,8 @@ def test_one_is_killed(number):
     processes[number].kill()
     for index, (status, err, _) in enumerate(ended(processes)):
         if index != number:
-            assert (status, err) == (1, 'worker %d (%s) is gone; its own output says why; start all workers again, and they go '
-                                        'on from the last checkpoint\n' % (number, addresses[number]))
+            assert (status, err) == (1, 'worker %d (%s) is gone; its own output says why, or it was killed; start all '
+                                        'workers again, and they go on from the last checkpoint\n' % (number, addresses[number]))
 
 
 def test_one_stands_still():
@@ -109,16 +109,25 @@ def test_one_stands_still():
     (status, err, _), = ended(processes[1:2])
     assert status == 1 and 'start all workers again' in err
     for status, err, _ in others:
-        assert status == 1 and 'worker 1 (' in err and ') has been silent for 2 seconds; its own output says why' in err
+        assert status == 1 and 'worker 1 (' in err and ') has been silent for 2 seconds; start all workers again' in err
 
 
 def test_a_step_that_does_not_end():
     """Of whoever it is: each waits for the others."""
-    work = 'for step in joined.paced(range(9), 0.01):\n    time.sleep(0.3 if step < 5 else 60)\n'
+    work = 'for seconds in 0.3, 0.3, 0.3, 60:\n    with joined.step(0.01):\n        time.sleep(seconds)\n'
     for status, err, _ in ended(started(free(2), [work] * 2)):
         assert status == 1 and err.startswith('a step takes longer than WORKER_MINUTES') and err.count('\n') == 1
-    work = 'for step in joined.paced(range(2), 0.01):\n    pass\ntime.sleep(1.5)'    # they are over
+    work = 'with joined.step(0.01):\n    pass\ntime.sleep(1.5)'    # it is over
     assert [status for status, _, _ in ended(started(free(2), [work] * 2))] == [0, 0]
+
+
+def test_a_step_that_fails():
+    """Whose cause is sought for long: the others end meanwhile, and their end does not disturb the search."""
+    work = 'try:\n    with joined.step(1):\n        raise OSError("gradient")\nexcept OSError:\n' \
+           '    time.sleep(1)\n    raise Fault("the image is broken")'
+    (status, err, _), failed = ended(started(free(2), [IDLE, work]))
+    assert status == 1 and 'worker 1 (' in err and ') has ended: its own output says why' in err
+    assert failed[:2] == (1, 'the image is broken\n')
 
 
 @pytest.mark.parametrize('number', [0, 1])
@@ -137,9 +146,9 @@ def test_one_fails():
 
 
 def test_one_has_another_fault():
-    """One of the program: its traceback is its own, the others hear that it is gone."""
+    """One of the program, whose traceback is its own."""
     (status, err, _), failed = ended(started(free(2), [IDLE, 'time.sleep(0.5); raise RuntimeError("why")']))
-    assert status == 1 and 'worker 1 (' in err and ') is gone; its own output says why' in err
+    assert status == 1 and 'worker 1 (' in err and ') has ended: its own output says why' in err
     assert failed[0] == 1 and failed[1].endswith('RuntimeError: why\n')
 
 
@@ -151,11 +160,43 @@ def test_one_ends_earlier():
     assert status == 1 and 'worker 1 (' in err and 'is gone' in err and first[0] == 0
 
 
+@pytest.mark.parametrize('late', [0, 1])
+def test_a_stop_while_all_meet(late):
+    """All decide alike: to stop when one was asked before it told, else to go on."""
+    work = 'time.sleep(1.5 * (index == %d))\njoined.exchange(0)\nprint("on")' % late
+    processes = started(free(3), [work] * 3)
+    time.sleep(0.5)
+    processes[1].send_signal(signal.SIGTERM)
+    expected = (75, '', '') if late else (0, '', 'on\n')
+    assert [(status, out) for status, _, out in ended(processes)][::2] == [expected[::2]] * 2
+
+
+def test_nothing_can_be_written():
+    """On a full disk: the process ends all the same."""
+    addresses = free(2)
+    with open('/dev/full', 'w') as full:
+        chief, = started(addresses, ['time.sleep(0.5); raise Fault("disk full")'], joined=False)
+        other = subprocess.Popen([sys.executable, '-c', PROGRAM, ','.join(addresses), '1', '', '{}', IDLE], cwd=ROOT,
+                                 stdout=subprocess.PIPE, stderr=full)
+        assert ended([chief])[0][:2] == (1, 'disk full\n') and other.wait(timeout=30) == 1
+
+
+def test_all_are_suspended_together():
+    """For longer than one may be silent; they go on."""
+    processes = started(free(2), ['time.sleep(4)'] * 2)
+    for number in signal.SIGSTOP, signal.SIGCONT:
+        for process in processes:
+            process.send_signal(number)
+        time.sleep(2.5 * (number == signal.SIGSTOP))
+    assert [status for status, _, _ in ended(processes)] == [0, 0]
+
+
 def test_a_signal_that_the_main_thread_does_not_hear():
     """It waits in TensorFlow, perhaps for ever: the second one ends the process all the same."""
     work = 'for number in signal.SIGTERM, signal.SIGHUP:\n' \
            '    signal.signal(number, lambda *_: None)      # as if no handler ran\n' \
-           '    os.kill(os.getpid(), number)\n' \
+           '    os.kill(os.getpid(), number); os.kill(os.getpid(), number)      # of one cause: as one\n' \
+           '    time.sleep(1)\n    print(number)\n' \
            'time.sleep(60)'
     assert [status for status, _, _ in ended(started(free(2), [work, IDLE]))] == [75, 1]
 
@@ -165,7 +206,7 @@ def test_others_at_the_door():
     addresses = free(3)
     chief, = started(addresses, [IDLE], joined=False)
     host, port = addresses[0].split(':')
-    for content in (b'GET / HTTP/1.1\r\n\r\n', b'[1]\n', b'\xff\n', b''):
+    for content in (b'GET / HTTP/1.1\r\n\r\n', b'[1]\n', b'\xff\n', b'', b'{"worker": []}\n', b'[' * 9999 + b'\n'):
         deadline = time.time() + 20
         while True:
             try:
@@ -186,7 +227,8 @@ def test_others_at_the_door():
     fault = 'TF_CONFIG: cluster.worker is %s for the chief, and %s for worker 2; all must have the same list\n' % (
         json.dumps(addresses), json.dumps(addresses[:1] + addresses[:0:-1]))
     (_, err, _), (_, others, _) = ended([chief, other])
-    assert err == others == fault and chief.returncode == other.returncode == 1
+    assert err.endswith(fault) and others == fault and chief.returncode == other.returncode == 1
+    assert err.startswith('waiting for ' + ', '.join(addresses[1:])) or err == fault  # it says so after two seconds
     assert taken.communicate(timeout=30)[1].endswith('has ended: ' + fault) and taken.returncode == 1
 
 
@@ -195,10 +237,13 @@ def test_one_does_not_answer(index):
     addresses = free(2)
     with pytest.raises(Fault) as fault:
         workers.Workers(addresses, index).join({}, 0.02)
-    assert 'no answer within 0.02 minutes (WORKER_MINUTES) from %s; start all' % addresses[1 - index] in str(fault.value)
+    reason = ' (Connection refused)' if index else ''
+    assert 'no answer within 0.02 minutes (WORKER_MINUTES) from %s%s; start' % (addresses[1 - index], reason) in str(fault.value)
     with pytest.raises(Fault) as again:
         workers.wait_for(addresses, 0.01)
-    assert ', '.join(addresses) in str(again.value)
+    assert ' (Connection refused), '.join(addresses) in str(again.value)
+    with pytest.raises(Fault, match='no answer .* from no.such.host:1 .*(known|resolution|associated)'):
+        workers.wait_for(['no.such.host:1'], 0.001)
 
 
 def test_an_address_that_is_taken():

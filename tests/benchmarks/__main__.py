@@ -69,7 +69,7 @@ def trainer(s, paths=None, classes=10):
         model = main.build(s, plan, plan[1]._replace(train=len(paths) if paths is not None else 1), [bic_layer.IDENTITY],
                            devices=devices)
         batches.training_batches = original
-        session = tf.Session(graph=graph, config=devices.config)
+        session = tf.Session(graph=graph, config=devices.config(s))
         session.run(model.initializer, main.resnet_model.first_weights(model.networks, None, s.SEED))
     feed = {}
     if paths is not None:
