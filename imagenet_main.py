@@ -190,6 +190,7 @@ def run(s, faults, devices):
     if s.PREDICT and not faults:
         return export.predict(folder, s.PREDICT)
     data, plan, missing, arrays, state, resumed = protocol.opened(s, faults, PREPARED, devices.workers)
+    devices.workers.compare(dict(classes=len(data.names), increments=len(plan), done=len(state['results'])))
     if s.FIRST_INCREMENT_FROM and not resumed and not missing:
         arrays, state = protocol.first_increment(s, data, plan)
     finished = len(state['results']) == len(plan)
@@ -206,12 +207,6 @@ def run(s, faults, devices):
     with checkpoint.lock(folder, resumed, devices.workers.chief), stop.watched():
         try:
             rows = learn(s, data, plan, arrays, state, resumed, devices)
-            while len(rows) < len(plan):  # a worker other than the chief has only trained; it goes on from what the chief wrote
-                data, plan, missing, arrays, state, resumed = protocol.opened(s, {}, PREPARED)
-                if missing:
-                    raise Fault('\n'.join(missing))
-                done = len(state['results']) == len(plan)
-                rows = state['results'] if done else learn(s, data, plan, arrays, state, resumed, devices)
             devices.workers.meet()  # until the last one has read what the chief wrote
             return rows
         except checks.BrokenImages:
@@ -226,8 +221,8 @@ def learn(s, data, plan, arrays, state, resumed, devices):
 
     Args:
         s: settings. data, plan: from `protocol.read`. arrays, state, resumed: from `checkpoint.load`, or `first_increment`.
-        devices: replicas.Replicas. Where it is not the chief's, one increment is trained, and waited for until the chief has
-            done the rest of it.
+        devices: replicas.Replicas. Where it is not the chief's, increments are trained, and waited for until the chief has done
+            the rest of them.
 
     Returns:
         list of dict, the rows of the closing table.
@@ -262,7 +257,7 @@ def learn(s, data, plan, arrays, state, resumed, devices):
             write.text('[left_out] %s: increment %d has other images or more classes now, and begins anew' % (resumed, k))
             within = checkpoint.NOTHING
             weights = resnet_model.grown(checkpoint.network(folder, k - 1), len(data.names), s.SEED)
-        devices.workers.agree(protocol.facts(s, data, state, resumed), folder)
+        devices.workers.agree(protocol.facts(s, data, state, resumed, within['step']), folder)
         with tf.Graph().as_default():
             with devices.scope():
                 model = build(s, plan, now, fits, within['step'], devices)
@@ -273,9 +268,12 @@ def learn(s, data, plan, arrays, state, resumed, devices):
                     session.run(model.initializer, {model.variables[name].initial_value: value for name, value in arrays.items()}
                                 if within['step'] else resnet_model.first_weights(model.networks, weights, s.SEED))
                 weights = train_classifier(s, session, model, plan, now, data, train, within, write, save)
-                if not devices.workers.chief:
-                    checkpoint.wait(folder, k)  # the chief does the rest
-                    return rows
+                if not devices.workers.chief:  # which does the rest
+                    weights, done, resumed = checkpoint.wait(folder, k)
+                    exemplars, within = protocol.among(s, data, train, done['exemplars']), checkpoint.NOTHING
+                    fits.append(bic_layer.Fit(*done['fits'][k]))
+                    rows.append(done['results'][k])
+                    continue
 
                 # Stage 2: the bias correction, on logits of the network, which is frozen now.
                 fit, last_layer, correct = bic_layer.IDENTITY, {}, lambda features, logits: logits
@@ -300,7 +298,8 @@ def learn(s, data, plan, arrays, state, resumed, devices):
         results.close(s, write, rows, matrix, hours_before + hours, hours * left / steps_done if steps_done else float('nan'))
         export.write(folder, s, now, data.names, dict(weights, **last_layer), fit)
         save(weights, 0, [])
-    results.finish(write, data, rows, scores['on'].by_class)
+    if devices.workers.chief:
+        results.finish(write, data, rows, scores['on'].by_class)
     return rows
 
 

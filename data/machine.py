@@ -1,6 +1,5 @@
 """The machine: what it has, and how TensorFlow is set up for it."""
 import ctypes
-import functools
 import multiprocessing
 
 import tensorflow
@@ -32,9 +31,8 @@ def set_up(s):
         mallopt(option, value)
 
 
-@functools.lru_cache(maxsize=None)
 def let_memory_grow():
-    """For whoever asks TensorFlow for its GPUs before the first session does, whose configuration says so, too; once."""
+    """For whoever asks TensorFlow for its GPUs before the first session does, whose configuration says so, too."""
     for gpu in tf.config.experimental.list_physical_devices('GPU'):
         tf.config.experimental.set_memory_growth(gpu, True)
 

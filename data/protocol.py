@@ -63,7 +63,7 @@ def read(s, faults, prepared, state=checkpoint.NOTHING, group=workers.NONE):
         s: settings. faults: dict from setting to what is wrong with it, from `settings.read`.
         prepared: dict from a folder to the module that writes it where it is missing.
         state: dict, see `checkpoint.save`.
-        group: workers.Workers, of which each writes that folder where it does not see the chief's.
+        group: workers.Workers, which write that folder one after the other, where it is not there by then.
 
     Returns:
         data: namespace of names (list of str, the classes by label); paths (object array [images] of bytes) and labels (int
@@ -85,8 +85,8 @@ def read(s, faults, prepared, state=checkpoint.NOTHING, group=workers.NONE):
         if not os.path.isdir(parent) or not os.access(parent, os.W_OK):
             missing.append('%s=%s: %s is no folder that can be written to' % (name, getattr(s, name), parent))
     if not wrong + missing:
-        for turn in (group.chief, True):
-            if turn and s.DATA_DIR in prepared and not os.path.exists(s.DATA_DIR):
+        for turn in range(len(group.addresses)):
+            if turn == group.index and s.DATA_DIR in prepared and not os.path.exists(s.DATA_DIR):
                 prepared[s.DATA_DIR].prepare(s.DATA_DIR)
             group.meet()
     if not {'DATA_DIR', 'NUM_CLASSES', 'TEST_FRACTION'} & set(faults):
@@ -224,10 +224,18 @@ def known_classes(s, data, state=checkpoint.NOTHING):
             for name, train, held, test in zip(data.names, digests, data.held, data.test)]
 
 
-def facts(s, data, state, resumed):
-    """What several workers must have alike before an increment, dict. state, resumed: those of `checkpoint.load`."""
-    return dict(settings.fixed(s), checkpoint=resumed, classes=len(data.names), images=len(data.paths),
-                trained_on=state['trained'], lists=state['classes'])
+def facts(s, data, state, resumed, step):
+    """What several workers must have alike before an increment, dict. state, resumed: those of `checkpoint.load`. step: int, how
+    many steps of it are done."""
+    return dict(settings.fixed(s), checkpoint=resumed and os.path.basename(resumed), step=step, classes=len(data.names),
+                images=len(data.paths), trained_on=state['trained'], lists=state['classes'])
+
+
+def among(s, data, candidates, paths):
+    """Images by the relative paths that a checkpoint has. candidates: int array, of which they are. paths: list of lists of str;
+    the result is a list of int arrays."""
+    number_of = dict(zip(relative(s, data, candidates), candidates))
+    return [np.array([number_of[path] for path in of_class], int) for of_class in paths]
 
 
 def digest(s, data, images):

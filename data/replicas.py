@@ -25,8 +25,8 @@ class Replicas:
     this process's first one, and how many it has; workers, a Workers, all processes; target, for a tf.Session.
     """
 
-    def __init__(self, strategy=None, local=1, joined=workers.NONE, target=''):
-        self.strategy, self.local, self.workers, self.target = strategy, local, joined, target
+    def __init__(self, strategy=None, local=1, joined=workers.NONE):
+        self.strategy, self.local, self.workers, self.target = strategy, local, joined, ''
         self.total, self.first = local * len(joined.addresses), local * joined.index
 
     def config(self, s):

@@ -21,6 +21,7 @@ from logs import stop
 
 _INTERVAL = 2  # seconds between two signs of life
 _PATIENCE = 30  # seconds of silence after which a worker counts as gone
+_QUIET = 3  # seconds of waiting at the start, after which it is said for whom
 _GONE = 'is gone; its own output says why, or it was killed'
 
 
@@ -81,16 +82,17 @@ class Workers:
         self._links = {}       # from the number of a worker: the chief's to all others, another's to the chief
         self._signals = None   # a socket that gets a byte for each signal
         self._ending = False   # whether this process has told that it ends
-        self._left = float('inf')  # seconds that the step at hand may still take
+        self._turns, self._last_turn = 0, float('inf')  # of `_watch`: so far, and the last one of the step at hand
 
     def join(self, facts, minutes):
         """Connects all workers, which takes as long as the last one needs to start, and compares them.
 
         Args:
-            facts: dict, those of `agree` that TensorFlow depends on. minutes: float, how long to wait for the others.
+            facts: dict, those of `agree` that are known already. minutes: float, how long to wait for the others.
 
         Raises:
             Fault: this worker's address cannot be taken; another one does not answer in time; what differs from the chief's.
+            Stopped: as was asked.
         """
         threading.Thread(target=self._watch, daemon=True).start()
         with self.telling(), stop.watched():
@@ -99,7 +101,7 @@ class Workers:
                     self._take_all(listener, minutes)
             if not self.chief:
                 self._reach_chief(minutes)
-            self._compare(facts)
+            self.compare(facts)
 
     def meet(self):
         """Waits for all workers: one that ended would take its part of a collective operation with it."""
@@ -141,7 +143,7 @@ class Workers:
         holder = 'none in %s, which all must share' % folder
         with contextlib.suppress(OSError), open(os.path.join(folder, 'lock')) as lock:
             holder = lock.read()
-        self._compare(dict(facts, **{'lock in MODEL_DIR': holder}))
+        self.compare(dict(facts, **{'lock in MODEL_DIR': holder}))
 
     @contextlib.contextmanager
     def telling(self):
@@ -183,14 +185,14 @@ class Workers:
         if len(self.addresses) == 1:
             yield
             return
-        self._left = 60 * minutes
+        self._last_turn = self._turns + 60 * minutes / _INTERVAL
         try:
             yield
         except Exception:
             self._explain()
             raise
         finally:
-            self._left = float('inf')
+            self._last_turn = float('inf')
 
     def _explain(self):
         """An error that may come from another one's end, which ends this process meanwhile; else the others hear of it."""
@@ -210,7 +212,7 @@ class Workers:
             start = {}
             with contextlib.suppress(OSError):
                 link = _Link(listener.accept()[0])
-                start = link.read()
+                start = link.read(2 ** 16)
             number, theirs = start.get('worker'), start.get('cluster')
             if not isinstance(number, int):
                 continue  # somebody else
@@ -224,7 +226,7 @@ class Workers:
                 continue
             link.tell(taken=True)
             with contextlib.suppress(OSError):
-                if link.read():  # it is still there
+                if link.read(2 ** 16):  # it is still there
                     del missing[self.addresses[number]]
                     self._listen_to(number, link)
 
@@ -236,7 +238,7 @@ class Workers:
             with _noted(silent, address):
                 link = _Link(socket.create_connection(_host_port(address), 5))
                 link.tell(worker=self.index, cluster=self.addresses)
-                answer = link.read()
+                answer = link.read(2 ** 16)
             if answer.get('taken'):
                 link.tell(here=True)
                 self._listen_to(0, link)
@@ -260,11 +262,12 @@ class Workers:
                 reason = error.strerror
         raise Fault('TF_CONFIG: this worker cannot take its address %s (%s)' % (self.addresses[self.index], reason))
 
-    def _compare(self, facts):
+    def compare(self, facts):
+        """The same of facts alone."""
         facts = {name: value if len(json.dumps(value)) < 200 else hashlib.sha256(json.dumps(value).encode()).hexdigest()[:12]
                  for name, value in facts.items()}
         chiefs, *others = self.exchange(facts)
-        faults = ['%s: worker 0 (%s) has %s, and worker %d (%s) has %s; all must have the same command, code and data'
+        faults = ['%s: worker 0 (%s) has %s, and worker %d (%s) has %s; all must have the same command, code, data and MODEL_DIR'
                   % (name, self.addresses[0], chiefs.get(name), number, self.addresses[number], theirs.get(name))
                   for number, theirs in enumerate(others, 1) for name in sorted(set(chiefs) | set(theirs))
                   if chiefs.get(name) != theirs.get(name)]
@@ -299,15 +302,16 @@ class Workers:
                     link.told.put(message['told'])
                 if 'done' in message:
                     link.done = True
+                    link.told.put(None)
                 if 'asked' in message and not stop.asked():
                     stop.ask()
                     self._tell(asked=True)  # by the chief to the others
                 if 'end' in message:
                     self._end(message['end'])
-        link.silent = float('-inf')
         if not link.done:
             self._end(self._lost(number, _GONE))
-        link.told.put(None)
+            link.done = True
+            link.told.put(None)
 
     def _watch(self):
         """Counts its turns, not the clock's seconds: all workers may have been suspended together."""
@@ -317,10 +321,10 @@ class Workers:
             self._tell(here=True)
             for number, link in list(self._links.items()):
                 link.silent += _INTERVAL
-                if link.silent > _PATIENCE:
+                if link.silent > _PATIENCE and not link.done:
                     self._end(self._lost(number, 'has been silent for %d seconds' % _PATIENCE))
-            self._left -= _INTERVAL
-            if self._left < 0:
+            self._turns += 1
+            if self._turns > self._last_turn:
                 self._end('a step takes longer than WORKER_MINUTES: a worker stands still, perhaps for its disk or its GPU; mend '
                           'that, start all workers again, and they go on from the last checkpoint')
             with contextlib.suppress(OSError):  # no signal
@@ -350,8 +354,8 @@ NONE = Workers()
 class _Link:
     """A connection.
 
-    Attributes: told, a queue of what was told, None when it is closed; silent, seconds since something was heard; done, whether
-    the other process may end.
+    Attributes: told, a queue of what was told, at last None; silent, seconds since something was heard; done, whether the other
+    process has done its work, and may end.
     """
 
     def __init__(self, connection):
@@ -359,10 +363,10 @@ class _Link:
         self.told, self.silent, self.done = queue.Queue(), 0, False
         connection.settimeout(5)
 
-    def read(self):
-        """The next message, dict; {} when it is closed, or another program is there. Raises OSError."""
+    def read(self, limit=-1):
+        """The next message, dict, of so many bytes at most; {} when it is closed, or another program is there. Raises OSError."""
         with contextlib.suppress(ValueError, RecursionError):
-            message = json.loads(self._lines.readline().decode())
+            message = json.loads(self._lines.readline(limit).decode())
             return message if isinstance(message, dict) else {}
         return {}
 
@@ -380,20 +384,24 @@ def _tries(missing, minutes):
     Raises:
         Fault: some are missing still. Stopped: as was asked.
     """
-    began, said = time.monotonic(), False
+    order, began, said = list(missing), time.monotonic(), False
     while missing:
-        yield from list(missing)
         if stop.asked():
             raise stop.Stopped()
         waited, which = time.monotonic() - began, ', '.join(
-            '%s (%s)' % item if item[1] else item[0] for item in missing.items())
-        if which and waited > 60 * minutes:
+            '%s (%s)' % (address, missing[address]) if missing[address] else address for address in order if address in missing)
+        if waited > 60 * minutes:
             raise Fault('TF_CONFIG: no answer within %s minutes (WORKER_MINUTES) from %s; start all workers, and see that their '
                         'addresses can be reached' % (minutes, which))
-        if which and waited > _INTERVAL and not said:
-            print('waiting for %s' % which, file=sys.stderr, flush=True)
+        if waited > _QUIET and not said:
+            with contextlib.suppress(OSError):  # of a full disk
+                print('waiting for %s' % which, file=sys.stderr, flush=True)
             said = True
-        time.sleep(0.5 if which else 0)
+        address = next(iter(missing))
+        yield address
+        if address in missing:
+            missing[address] = missing.pop(address)  # behind the others
+            time.sleep(0.5 / len(missing))
 
 
 @contextlib.contextmanager

@@ -143,11 +143,20 @@ def network(folder, increment):
 
 
 def wait(folder, increment):
-    """Waits until another process, which is watched, has written the checkpoint of an increment; Stopped as was asked."""
-    while not os.path.exists(os.path.join(folder, 'increment-%d' % increment, 'state.json')):
-        if stop.asked():
-            raise stop.Stopped()
+    """Waits until another process, which is watched, has written the checkpoint of an increment.
+
+    Returns:
+        arrays, state, path: as `load` gives them.
+
+    Raises:
+        Stopped: as was asked.
+    """
+    path = os.path.join(folder, 'increment-%d' % increment)
+    while not stop.asked():
+        with contextlib.suppress(OSError, ValueError):  # not there yet; or there, and damaged, from before
+            return read(path) + (path,)
         time.sleep(0.5)
+    raise stop.Stopped()
 
 
 def _newest_first(folder):

@@ -1,5 +1,5 @@
-"""Ctrl-C, SIGTERM, which schedulers send, and SIGHUP, of a lost terminal: the run ends where it can go on from; a second one
-ends it at once."""
+"""Ctrl-C, SIGTERM, which schedulers send, and SIGHUP, of a lost terminal: the run ends where it can go on from; the same once
+more ends it at once."""
 import contextlib
 import signal
 
@@ -14,11 +14,14 @@ class Stopped(Exception):
 
 @contextlib.contextmanager
 def watched():
-    """Notes the first signal for `asked`; what is ignored from outside, as by nohup, stays so."""
+    """Notes the first signal of each kind for `asked`; what is ignored from outside, as by nohup, stays so.
+
+    Raises:
+        Stopped: at its end, as was asked.
+    """
     def note(number, _):
         _asked.append(number)
-        for each in before:
-            signal.signal(each, signal.SIG_DFL)
+        signal.signal(number, signal.SIG_DFL)
 
     before = {number: signal.signal(number, note) for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN}
     try:

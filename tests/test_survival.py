@@ -102,10 +102,12 @@ def test_a_signal(handful, whole, tmp_path):
 
 
 def test_the_second_signal_ends_the_process():
-    """Of either kind after either kind, by itself."""
+    """The same once more, by itself; another one in between, or at the same time, is as the first."""
     code = ('import os, signal, time; from logs import stop\n'
             'signal.signal(signal.SIGINT, signal.default_int_handler)\n'   # of a job in the background it may be ignored
-            'with stop.watched():\n    os.kill(os.getpid(), signal.SIGTERM)\n    assert stop.asked()\n'
+            'with stop.watched():\n    both = {signal.SIGTERM, signal.SIGINT}\n'
+            '    signal.pthread_sigmask(signal.SIG_BLOCK, both)\n    for number in both:\n        os.kill(os.getpid(), number)\n'
+            '    signal.pthread_sigmask(signal.SIG_UNBLOCK, both)\n    assert stop.asked()\n'
             '    print("on", flush=True)\n    os.kill(os.getpid(), signal.SIGINT); time.sleep(60)')
     done = subprocess.run([sys.executable, '-c', code], cwd=os.path.dirname(SCRIPT), stdout=subprocess.PIPE)
     assert (done.returncode, done.stdout) == (-signal.SIGINT, b'on\n')
