@@ -40,7 +40,7 @@ def expected_parameters(depth, num_classes):
     return total + 2 * channels + (channels + 1) * num_classes
 
 
-@pytest.mark.parametrize('depth', [18, 34, 50, 101, 152, 200, 20, 32, 56])
+@pytest.mark.parametrize('depth', [18, 34, 50, 101, 152, 200, 8, 20, 32, 56])
 def test_parameters(depth):
     with tf.Graph().as_default():
         made(depth)
