@@ -25,7 +25,7 @@ def drawn(seed):
 def expected_parameters(depth, num_classes):
     """Counted from the architecture alone: convolutions, two numbers per normalised channel, the dense layer."""
     blocks = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3),
-              200: (3, 24, 36, 3), 20: (3, 3, 3), 32: (5, 5, 5), 56: (9, 9, 9)}[depth]
+              200: (3, 24, 36, 3), 8: (1, 1, 1), 20: (3, 3, 3), 32: (5, 5, 5), 56: (9, 9, 9)}[depth]
     total, channels = (3 * 3 * 3 * 16, 16) if len(blocks) == 3 else (7 * 7 * 3 * 64, 64)
     bottleneck = depth in (50, 101, 152, 200)
     for number, filters in zip(blocks, (channels, 2 * channels, 4 * channels, 8 * channels)):

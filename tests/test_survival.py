@@ -117,7 +117,8 @@ def test_the_second_signal_ends_the_process():
 def test_a_signal_before_the_run(number):
     """While it waits for other workers, say: as Ctrl-C, but where it is ignored from outside."""
     code = ('import os, signal; from logs import stop\nignored = signal.SIGHUP if %d == signal.SIGTERM else signal.SIGTERM\n'
-            'signal.signal(%d, signal.SIG_DFL); signal.signal(ignored, signal.SIG_IGN); stop.like_ctrl_c(); os.kill(os.getpid(), ignored)\n'
+            'signal.signal(%d, signal.SIG_DFL); signal.signal(ignored, signal.SIG_IGN)\n'
+            'stop.like_ctrl_c(); os.kill(os.getpid(), ignored)\n'
             'try:\n    os.kill(os.getpid(), %d)\nexcept KeyboardInterrupt:\n    print("stopped")') % (number, number, number)
     assert subprocess.check_output([sys.executable, '-c', code], cwd=os.path.dirname(SCRIPT)) == b'stopped\n'
 
