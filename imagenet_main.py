@@ -210,7 +210,7 @@ def run(s, faults, devices):
             devices.workers.meet()  # until the last one has read what the chief wrote
             return rows
         except checks.BrokenImages:
-            if not s.LEAVE_OUT_BROKEN or stop.asked() or len(devices.workers.addresses) > 1:
+            if not s.LEAVE_OUT_BROKEN or stop.asked() or devices.workers.several:
                 raise
     s.DECODE_ALL = True
     return run(s, faults, devices)  # goes on from the last checkpoint without them, and names them
@@ -396,7 +396,7 @@ def train_classifier(s, session, model, plan, now, data, train, within, write, s
     with checks.explained(paths):
         session.run(model.train_batches.initializer, batches.training_feed(s, model, data, train))
     devices.workers.meet()  # some may have kept more images than others
-    sums, saved, wishes, several = list(within['sums']), time.time(), [False, False], len(devices.workers.addresses) > 1
+    sums, saved, wishes, several = list(within['sums']), time.time(), [False, False], devices.workers.several
     fetched = dict(model.losses, train_op=model.train_op, waited=model.waited, **dict(wished=model.wished) if several else {})
     images, seconds, waited = 0, 0.0, 0.0  # since the last line; the first step, with TensorFlow's start-up, is not timed
     for step in write.progress(range(first, steps), 'increment=%d' % k):

@@ -30,7 +30,7 @@ def check(runs, prepared, group):
         raise Fault('\n'.join(dict.fromkeys('\n'.join(faults).split('\n'))))
 
 
-def opened(s, faults, prepared, group=workers.NONE):
+def opened(s, faults, prepared, group):
     """What a run is made of, beside its settings.
 
     Args:
@@ -85,10 +85,7 @@ def read(s, faults, prepared, state=checkpoint.NOTHING, group=workers.NONE):
         if not os.path.isdir(parent) or not os.access(parent, os.W_OK):
             missing.append('%s=%s: %s is no folder that can be written to' % (name, getattr(s, name), parent))
     if not wrong + missing:
-        for turn in range(len(group.addresses)):
-            if turn == group.index and s.DATA_DIR in prepared and not os.path.exists(s.DATA_DIR):
-                prepared[s.DATA_DIR].prepare(s.DATA_DIR)
-            group.meet()
+        _prepare(s, prepared, group)
     if not {'DATA_DIR', 'NUM_CLASSES', 'TEST_FRACTION'} & set(faults):
         try:
             train_list, test_list, names, wrong_lists, missing_images = _images(s)
@@ -115,6 +112,14 @@ def read(s, faults, prepared, state=checkpoint.NOTHING, group=workers.NONE):
     joint = s.METHOD == 'joint'
     plan = exemplar.plan(data.whole if joint else data.train, data.held, data.test, sizes, s.MEMORY_SIZE, s.VAL_FRACTION, joint)
     return data, plan, missing + _batch_faults(s, plan[len(state['results']):])
+
+
+def _prepare(s, prepared, group):
+    """Writes a missing DATA_DIR that can be written: worker after worker, for some may share a disk; all meet every time."""
+    for turn in range(len(group.addresses)):
+        if turn == group.index and s.DATA_DIR in prepared and not os.path.exists(s.DATA_DIR):
+            prepared[s.DATA_DIR].prepare(s.DATA_DIR)
+        group.meet()
 
 
 def _order(s, names, known):

@@ -32,7 +32,7 @@ class Replicas:
     def config(self, s):
         """The tf.ConfigProto of a session. s: settings."""
         config = machine.session_config(s)
-        if len(self.workers.addresses) > 1:
+        if self.workers.several:
             return self.strategy.update_config_proto(config)
         if self.strategy and not machine.num_gpus():
             config.device_count['CPU'] = self.local
@@ -122,7 +122,7 @@ def of_machine(s, facts=()):
     """The replicas of this process, connected with the other processes that TF_CONFIG names.
 
     Args:
-        s: settings. facts: dict, what else all workers must have alike, see `workers.Workers.agree`.
+        s: settings. facts: dict, what else all workers must have alike, see `workers.Workers.compare`.
 
     Raises:
         Fault: TF_CONFIG is malformed, this worker's address cannot be taken, another worker does not answer, or has other

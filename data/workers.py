@@ -73,12 +73,12 @@ def wait_for(addresses, minutes):
 class Workers:
     """All workers, as one of them sees them.
 
-    Args and attributes: addresses, list of str, host:port by worker; index, int, which of them this is. chief: bool, whether it
-    is the one that writes checkpoints and log.
+    Args and attributes: addresses, list of str, host:port by worker; index, int, which of them this is. Attributes: several,
+    bool, whether there are others; chief, bool, whether this is the one that writes checkpoints and log.
     """
 
     def __init__(self, addresses=('',), index=0):
-        self.addresses, self.index, self.chief = addresses, index, index == 0
+        self.addresses, self.index, self.several, self.chief = addresses, index, len(addresses) > 1, index == 0
         self._links = {}       # from the number of a worker: the chief's to all others, another's to the chief
         self._signals = None   # a socket that gets a byte for each signal
         self._ending = False   # whether this process has told that it ends
@@ -88,7 +88,7 @@ class Workers:
         """Connects all workers, which takes as long as the last one needs to start, and compares them.
 
         Args:
-            facts: dict, those of `agree` that are known already. minutes: float, how long to wait for the others.
+            facts: dict, those of `compare` that are known already. minutes: float, how long to wait for the others.
 
         Raises:
             Fault: this worker's address cannot be taken; another one does not answer in time; what differs from the chief's.
@@ -113,7 +113,7 @@ class Workers:
         Raises:
             Fault: a worker has ended. Stopped: one of them was asked to stop; then all raise it.
         """
-        if len(self.addresses) == 1:
+        if not self.several:
             return [value]
         told = [value, stop.asked()]
         if self.chief:
@@ -126,19 +126,32 @@ class Workers:
             raise stop.Stopped()
         return [value for value, _ in told]
 
-    def agree(self, facts, folder):
-        """Compares what every worker must have alike: these facts, and the chief's lock in a folder.
+    def compare(self, facts):
+        """Compares what every worker must have alike.
 
         Args:
             facts: dict from name to what JSON can hold; of what is long, digests are compared.
-            folder: str, of the checkpoints, where the chief has the lock.
 
         Raises:
             Fault: what differs from the chief's. Stopped: as was asked.
         """
-        if len(self.addresses) == 1:
+        texts = {name: json.dumps(value) for name, value in facts.items()}
+        facts = {name: value if len(texts[name]) < 200 else hashlib.sha256(texts[name].encode()).hexdigest()[:12]
+                 for name, value in facts.items()}
+        chiefs, *others = self.exchange(facts)
+        faults = ['%s: worker 0 (%s) has %s, and worker %d (%s) has %s; all must have the same command, code, data and MODEL_DIR'
+                  % (name, self.addresses[0], chiefs.get(name), number, self.addresses[number], theirs.get(name))
+                  for number, theirs in enumerate(others, 1) for name in sorted(set(chiefs) | set(theirs))
+                  if chiefs.get(name) != theirs.get(name)]
+        if faults:
+            self._leave(done=True)  # all find the same, and each says so
+            raise Fault('\n'.join(faults))
+
+    def agree(self, facts, folder):
+        """Compares facts, as `compare` does, and the chief's lock in the folder of the checkpoints, str."""
+        if not self.several:
             return
-        self.exchange('')  # from now on the lock is there
+        self.meet()  # from now on the lock is there
         folder = os.path.abspath(folder)
         holder = 'none in %s, which all must share' % folder
         with contextlib.suppress(OSError), open(os.path.join(folder, 'lock')) as lock:
@@ -150,12 +163,11 @@ class Workers:
         """When this fails, the others are told why, and end, too."""
         try:
             yield
-        except (Fault, stop.Stopped, KeyboardInterrupt) as error:
-            if isinstance(error, Fault):
-                self._tell_failure(error)
-            else:
-                self._ending = True
-                self._tell(asked=True, done=True)
+        except Fault as error:
+            self._leave(end=self._ended(error))
+            raise
+        except (stop.Stopped, KeyboardInterrupt):
+            self._leave(asked=True, done=True)
             raise
         except Exception:
             self._explain()
@@ -164,7 +176,7 @@ class Workers:
     @contextlib.contextmanager
     def watched(self):
         """The same for all that is to be done, after which this process may end; a second signal ends it at once."""
-        if len(self.addresses) == 1:
+        if not self.several:
             yield
             return
         signals, written = socket.socketpair()
@@ -182,7 +194,7 @@ class Workers:
     @contextlib.contextmanager
     def step(self, minutes):
         """What all workers do together, so that one that stands still stops all: it may take so many minutes, or they end."""
-        if len(self.addresses) == 1:
+        if not self.several:
             yield
             return
         self._last_turn = self._turns + 60 * minutes / _INTERVAL
@@ -198,12 +210,16 @@ class Workers:
         """An error that may come from another one's end, which ends this process meanwhile; else the others hear of it."""
         if not self._ending:
             time.sleep(2 * _INTERVAL)
-            self._tell_failure('its own output says why')
+            self._leave(end=self._ended('its own output says why'))
 
-    def _tell_failure(self, reason):
+    def _ended(self, reason):
+        return 'worker %d (%s) has ended: %s' % (self.index, self.addresses[self.index], reason)
+
+    def _leave(self, **message):
+        """The last that the others hear of this process; from now on their ends are no longer its own."""
         if not self._ending:
             self._ending = True
-            self._tell(end='worker %d (%s) has ended: %s' % (self.index, self.addresses[self.index], reason))
+            self._tell(**message)
 
     def _take_all(self, listener, minutes):
         """The chief takes the connections of the others."""
@@ -261,20 +277,6 @@ class Workers:
             except OSError as error:
                 reason = error.strerror
         raise Fault('TF_CONFIG: this worker cannot take its address %s (%s)' % (self.addresses[self.index], reason))
-
-    def compare(self, facts):
-        """The same of facts alone."""
-        facts = {name: value if len(json.dumps(value)) < 200 else hashlib.sha256(json.dumps(value).encode()).hexdigest()[:12]
-                 for name, value in facts.items()}
-        chiefs, *others = self.exchange(facts)
-        faults = ['%s: worker 0 (%s) has %s, and worker %d (%s) has %s; all must have the same command, code, data and MODEL_DIR'
-                  % (name, self.addresses[0], chiefs.get(name), number, self.addresses[number], theirs.get(name))
-                  for number, theirs in enumerate(others, 1) for name in sorted(set(chiefs) | set(theirs))
-                  if chiefs.get(name) != theirs.get(name)]
-        if faults:
-            self._ending = True  # all find the same, and each says so
-            self._tell(done=True)
-            raise Fault('\n'.join(faults))
 
     def _heard(self, number):
         """What a worker told, see `exchange`."""
@@ -336,8 +338,7 @@ class Workers:
         """Ends this process, whose main thread may wait in TensorFlow, where nothing reaches it."""
         if self._ending:
             return
-        self._ending = True
-        self._tell(end=reason)  # by the chief to those that have not heard it
+        self._leave(end=reason)  # by the chief to those that have not heard it
         try:
             print(reason, file=sys.stderr, flush=True)
         finally:  # wherever that goes

@@ -47,19 +47,22 @@ def free(count):
     return addresses
 
 
+def process(addresses, index, work, folder='', facts='{}', errors=subprocess.PIPE):
+    return subprocess.Popen([sys.executable, '-c', PROGRAM, ','.join(addresses), str(index), str(folder), facts, work], cwd=ROOT,
+                            stdout=subprocess.PIPE, stderr=errors, universal_newlines=True)
+
+
 def started(addresses, works, folder='', facts='{}', joined=True):
     """A process per work, worker 0, 1, .., which have all joined."""
-    processes = [subprocess.Popen([sys.executable, '-c', PROGRAM, ','.join(addresses), str(index), str(folder), facts, work],
-                                  cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
-                 for index, work in enumerate(works)]
-    for process in processes if joined else ():
-        assert process.stdout.readline() == 'joined\n', process.communicate()
+    processes = [process(addresses, index, work, folder, facts) for index, work in enumerate(works)]
+    for each in processes if joined else ():
+        assert each.stdout.readline() == 'joined\n', each.communicate()
     return processes
 
 
 def ended(processes):
     """Status, output and errors of each."""
-    return [(*process.communicate(timeout=30), process.returncode)[::-1] for process in processes]
+    return [(*each.communicate(timeout=30), each.returncode)[::-1] for each in processes]
 
 
 def test_all_hear_what_all_tell():
@@ -176,8 +179,7 @@ def test_nothing_can_be_written():
     addresses = free(2)
     with open('/dev/full', 'w') as full:
         chief, = started(addresses, ['time.sleep(0.5); raise Fault("disk full")'], joined=False)
-        other = subprocess.Popen([sys.executable, '-c', PROGRAM, ','.join(addresses), '1', '', '{}', IDLE], cwd=ROOT,
-                                 stdout=subprocess.PIPE, stderr=full)
+        other = process(addresses, 1, IDLE, errors=full)
         assert ended([chief])[0][:2] == (1, 'disk full\n') and other.wait(timeout=30) == 1
 
 
@@ -185,8 +187,8 @@ def test_all_are_suspended_together():
     """For longer than one may be silent; they go on."""
     processes = started(free(2), ['time.sleep(4)'] * 2)
     for number in signal.SIGSTOP, signal.SIGCONT:
-        for process in processes:
-            process.send_signal(number)
+        for each in processes:
+            each.send_signal(number)
         time.sleep(2.5 * (number == signal.SIGSTOP))
     assert [status for status, _, _ in ended(processes)] == [0, 0]
 
@@ -216,14 +218,12 @@ def test_others_at_the_door():
             except ConnectionRefusedError:  # it is starting
                 assert time.time() < deadline
                 time.sleep(0.1)
-    first, second = (subprocess.Popen([sys.executable, '-c', PROGRAM, ','.join(addresses), '1', '', '{}', IDLE], cwd=ROOT,
-                                      stderr=subprocess.PIPE, universal_newlines=True) for _ in range(2))
+    first, second = (process(addresses, 1, IDLE) for _ in range(2))
     while first.poll() is None and second.poll() is None:
         time.sleep(0.1)
     sent_away, taken = (first, second) if first.poll() is not None else (second, first)
     assert sent_away.communicate()[1] == 'TF_CONFIG: task.index=1: another process is this worker already\n'
-    other = subprocess.Popen([sys.executable, '-c', PROGRAM, ','.join(addresses[:1] + addresses[:0:-1]), '2', '', '{}', IDLE],
-                             cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+    other = process(addresses[:1] + addresses[:0:-1], 2, IDLE)
     fault = 'TF_CONFIG: cluster.worker is %s for the chief, and %s for worker 2; all must have the same list\n' % (
         json.dumps(addresses), json.dumps(addresses[:1] + addresses[:0:-1]))
     (_, err, _), (_, others, _) = ended([chief, other])
