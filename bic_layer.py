@@ -11,11 +11,11 @@ import scipy.special
 import tensorflow.compat.v1 as tf
 
 Fit = collections.namedtuple('Fit', 'beta gamma loss_before loss_after at_bound')
-IDENTITY = Fit(1.0, 0.0, float('nan'), float('nan'), False)  # of the first increment: one class is as new as the other
+IDENTITY = Fit(1.0, 0.0, float('nan'), float('nan'), False)  # of the first increment, where all classes are new
 
 
 def distillation_weight(num_old, num_seen):
-    """lambda = n / (n + m), equation 3: 0 at the first increment, towards 1 as old classes prevail.
+    """lambda = n / (n + m), equation 3: 0 at the first increment, closer to 1 the more classes are old.
 
     Args:
         num_old: int, n. num_seen: int, n + m.
@@ -58,7 +58,7 @@ def l2_loss(variables):
     """Sum of v**2 / 2 over every convolution's kernel and the dense kernel and bias (authors' resnet.py).
 
     Args:
-        variables: list of a network's trainable variables; those of batch normalisation, under a name bn.., are left out.
+        variables: list of a network's trainable variables; those of batch normalisation, whose scope is named bn.., are skipped.
 
     Returns:
         float32 scalar tensor.
@@ -66,40 +66,34 @@ def l2_loss(variables):
     return tf.add_n([tf.nn.l2_loss(v) for v in variables if not v.name.split('/')[-2].startswith('bn')])
 
 
-class Momentum(tf.train.MomentumOptimizer):
-    """TensorFlow's, whose slots of few numbers are made by as many operations as large ones: the graph does not know its size."""
-
-    def _create_slots(self, var_list):
-        for variable in var_list:
-            self._get_or_make_slot(variable, tf.fill(variable.shape, 0.0), 'momentum', self._name)
-
-
 def corrected_logits(logits, num_old, beta, gamma):
-    """Equation 4: logits of classes num_old.. become beta * o + gamma, those of older classes stay.
+    """Equation 4: logits of the classes from num_old on become beta * o + gamma; those of older classes stay.
 
     Args:
-        logits: float [batch, num_seen], a tensor or an array; the result is of the same kind.
+        logits: float [batch, num_seen], a tensor or an array.
         num_old: int, classes before the increment at which beta and gamma were fitted.
         beta, gamma: float.
 
     Returns:
-        float [batch, num_seen].
+        float [batch, num_seen], a tensor or an array as `logits`.
     """
     new = np.arange(int(logits.shape[1])) >= num_old
     return logits * np.where(new, beta, 1.0) + np.where(new, gamma, 0.0)
 
 
 def fit_last_layer(features, labels, kernel, bias, decay):
-    """Retrains the last layer on features of the frozen network, to its optimum: the paper's bound (Table 3).
+    """Fits the last layer to features of the frozen network, exactly: the paper's upper bound (table 3).
 
     The loss is the mean cross-entropy plus decay * l2_loss of kernel and bias, as in stage 1; it is convex.
 
     Args:
-        features: float [images, dimensions]. labels: int [images], 0..num_seen-1.
-        kernel: float [dimensions, num_seen], bias: float [num_seen], to start from. decay: float, at least 0.
+        features: float array [images, dimensions].
+        labels: int array [images], 0..num_seen-1.
+        kernel, bias: float arrays [dimensions, num_seen] and [num_seen], to start from.
+        decay: float, at least 0.
 
     Returns:
-        (kernel, bias): float32, where no slope of the loss is above 1e-6 any more (or after a thousand iterations).
+        kernel, bias: float32 arrays of the same shapes. No slope of the loss is above 1e-6, or a thousand iterations are over.
     """
     start = np.vstack([kernel, bias]).astype(np.float64)
 
@@ -125,24 +119,26 @@ def fit_last_layer(features, labels, kernel, bias, decay):
 def fit_bias(logits, labels, num_old, beta_min, beta_max, gamma_penalty):
     """Stage 2: the (beta, gamma) that minimise the validation loss, exactly (section 5.2, equation 5).
 
-    The loss is the mean cross-entropy of the corrected logits plus gamma_penalty * gamma**2 / 2 [authors' code]. It is convex
-    (linear in the two inside a log-sum-exp), and its minimum is finite unless the images are separable: hence the bounds.
+    The loss is the mean cross-entropy of the corrected logits plus gamma_penalty * gamma**2 / 2 [authors' code]. The logits are
+    linear in the two parameters, so the loss is convex. Its minimum is finite unless the images are separable: hence the bounds.
 
     Args:
-        logits: float [images, num_seen], of the frozen network in inference mode.
-        labels: int [images], 0..num_seen-1.
+        logits: float array [images, num_seen], of the frozen network in inference mode.
+        labels: int array [images], 0..num_seen-1.
         num_old: int, 1..num_seen-1.
-        beta_min, beta_max: float, the bounds. gamma_penalty: float, at least 0.
+        beta_min, beta_max: float, the bounds.
+        gamma_penalty: float, at least 0.
 
     Returns:
-        Fit: beta, gamma; the loss, penalty included, at (1, 0) and at the optimum, in nats; whether beta is at a bound.
+        Fit: beta, gamma; loss_before, loss_after, the loss with penalty at (1, 0) and at the optimum, in nats; at_bound, whether
+            beta is at one of its bounds.
 
     Raises:
         ValueError: a logit is not finite.
     """
     if not np.isfinite(logits).all():
         raise ValueError('fit_bias: a logit is not finite')
-    # All that the old classes contribute is one number per image: with 10,000 classes the rest need not be copied.
+    # The old classes contribute one number per image; their logits, of up to 10,000 classes, are not copied.
     old = np.array([scipy.special.logsumexp(row[:num_old].astype(np.float64)) for row in logits])   # [images]
     new = logits[:, num_old:].astype(np.float64)                                                    # [images, num_new]
     target = logits[np.arange(len(labels)), labels].astype(np.float64)                              # [images]

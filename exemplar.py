@@ -14,8 +14,8 @@ Increment = collections.namedtuple('Increment', 'increment num_old num_seen exem
 Increment.__doc__ = """One batch of new classes arriving.
 
 increment: 0-based. num_old, num_seen: classes before it, and with it. exemplars: images per old class that are trained on.
-kept: exemplars per seen class that the memory keeps after it. validation: images per seen class that the bias correction is
-fitted on. A class with fewer images gives what it has. train, val, test: numbers of images. All int.
+kept: exemplars per seen class in the memory after it. validation: images per seen class that the bias correction is fitted on.
+A class with fewer images gives all it has. train, val, test: numbers of images. All int.
 """
 
 
@@ -24,9 +24,9 @@ def class_order(num_classes, random, kind):
 
     Args:
         num_classes: int.
-        random: `np.random.RandomState(1993)`, fresh. `hold_out` goes on drawing from it.
+        random: `np.random.RandomState(1993)`, fresh. `hold_out` draws from it afterwards.
         kind: 'random', one shuffle (authors' imagenet_main.py); 'icarl', the order of iCaRL's CIFAR-100 script, which shuffled
-            each class's 500 images first (87 0 52 58 44 ..); or 'sorted', by class id, which draws nothing.
+            each class's 500 images first (87 0 52 58 44 ..); or 'sorted', by class id, without drawing.
 
     Returns:
         int array [num_classes]: the class id at each position.
@@ -41,13 +41,14 @@ def class_order(num_classes, random, kind):
 
 
 def images_by_label(labels, num_classes):
-    """Groups a list's images by label, in time linear in the list.
+    """Groups images by label.
 
     Args:
-        labels: int array [images], 0..num_classes-1, in list order.
+        labels: int array [images], 0..num_classes-1.
+        num_classes: int.
 
     Returns:
-        list of num_classes int arrays: the images of each label in list order.
+        list of num_classes int arrays: the positions of each label, rising.
     """
     return np.split(np.argsort(labels, kind='stable'), np.cumsum(np.bincount(labels, minlength=num_classes))[:-1])
 
@@ -55,17 +56,19 @@ def images_by_label(labels, num_classes):
 def hold_out(images, memory_size, first_classes, val_fraction, random):
     """Sets validation images aside, once, before anything is trained (section 5.1; authors' `prepare_validation`).
 
-    Class by class in label order the images are shuffled and the last `int(val_fraction * memory_size / first_classes)`
-    are held out: 20 in both ImageNet runs. A small class gives at most `int(val_fraction * its images)`, at least one.
+    Class by class in label order, the images are shuffled and the last `int(val_fraction * memory_size / first_classes)` are
+    held out: 20 in both ImageNet runs. A small class gives at most `int(val_fraction * its images)`, but at least one.
 
     Args:
         images: list of int arrays, from `images_by_label`.
-        memory_size: int. first_classes: int, classes of the first increment. val_fraction: float in (0, 1).
+        memory_size: int.
+        first_classes: int, classes of the first increment.
+        val_fraction: float in (0, 1).
         random: the generator that drew the class order.
 
     Returns:
-        (train, held): two lists of int arrays, the images of each label that are trained on, in list order, and those that
-            are not, as they were drawn.
+        train: list of int arrays, by label, the images to train on, in list order.
+        held: list of int arrays, by label, the images held out, in the order in which they were drawn.
     """
     fraction = exact(val_fraction)
     count = int(fraction * memory_size / first_classes)
@@ -80,16 +83,18 @@ def hold_out(images, memory_size, first_classes, val_fraction, random):
 
 
 def quota(memory_size, num_old, val_fraction):
-    """How an old class's share x = memory_size / num_old divides (section 5.1; authors' imagenet_main.py).
+    """Divides an old class's share x = memory_size / num_old of the memory (section 5.1; authors' imagenet_main.py).
 
-    Together they count at most floor(x) images, so that the memory size is never exceeded. The published rows follow from
-    `ceil(x) - ceil(f x)` alone; the second term and the floor of 1 matter only where the authors' code was never run.
+    Exemplars and validation images together are at most floor(x), so the memory size is never exceeded. The published rows
+    follow from `ceil(x) - ceil(f x)` alone. The second term and the floor of 1 matter only where the authors' code was not run.
 
     Args:
-        memory_size: int. num_old: int, at least 1. val_fraction: float in (0, 1).
+        memory_size: int.
+        num_old: int, at least 1.
+        val_fraction: float in (0, 1).
 
     Returns:
-        (exemplars, validation): ints, images per class; exemplars is below 1 where the memory is too small.
+        exemplars, validation: int, images per class. exemplars is below 1 where the memory is too small.
     """
     fraction = exact(val_fraction)
     share = fractions.Fraction(memory_size, num_old)
@@ -98,17 +103,17 @@ def quota(memory_size, num_old, val_fraction):
 
 
 def plan(train, held, test, sizes, memory_size, val_fraction, joint=False):
-    """What each increment will train, validate and test on, from the numbers of images alone.
+    """Plans what each increment trains, validates and tests on, from the numbers of images alone.
 
     Args:
         train, held, test: lists of int arrays by label, from `hold_out` and `images_by_label`.
         sizes: list of int, new classes of each increment.
         memory_size: int. val_fraction: float in (0, 1).
-        joint: bool. True: all images of the old classes are trained on, too, not their exemplars alone.
+        joint: bool. True: all images of the old classes are trained on, not their exemplars alone.
 
     Returns:
-        list of Increment. At increment 0 the whole hold-out is reported as validation images and nothing is fitted. After the
-        last one the memory keeps what a further increment would ask for.
+        list of Increment. At increment 0, `val` is the whole hold-out, and nothing is fitted on it. After the last increment the
+        memory keeps what a further one would need.
     """
     train, held, test = (np.array([len(images) for images in lists]) for lists in (train, held, test))
     increments, num_old = [], 0
@@ -117,7 +122,7 @@ def plan(train, held, test, sizes, memory_size, val_fraction, joint=False):
         exemplars = increments[-1].kept if k else 0
         validation = quota(memory_size, num_old, val_fraction)[1] if k else int(held.max())
         kept = max(0, quota(memory_size, num_seen, val_fraction)[0])
-        if k:  # the quota can rise where val_fraction * memory_size / num_seen crosses a whole number; the memory cannot
+        if k:  # the quota can rise where val_fraction * memory_size / num_seen crosses a whole number; the memory does not grow
             kept = min(kept, exemplars)
         increments.append(Increment(
             k, num_old, num_seen, exemplars, kept, validation,
@@ -133,30 +138,30 @@ def herding(features, count):
     Choice j minimises || mean - (sum of chosen + f) / j || over the images not yet chosen. The features are not normalised.
 
     Args:
-        features: float [images, dimensions], all candidates of one class.
-        count: int, how many to choose; more than there are chooses all.
+        features: float array [images, dimensions], all candidates of one class.
+        count: int, how many to choose; all are chosen if there are fewer.
 
     Returns:
-        int array [min(count, images)]: row numbers in order of choice; ties go to the lower one.
+        int array [min(count, images)]: row numbers in order of choice. Ties go to the lower number.
     """
     features = np.asarray(features, np.float64)
     mean = features.mean(axis=0)
     squares = np.einsum('nd,nd->n', features, features)
-    open_ = np.ones(len(features), bool)
+    free = np.ones(len(features), bool)
     chosen, total = [], np.zeros_like(mean)
     for j in range(1, min(count, len(features)) + 1):
-        # j^2 || mean - (total + f) / j ||^2 = || r ||^2 - 2 r.f + || f ||^2 with r = j mean - total. einsum, unlike a BLAS
-        # product, sums every row in the same order, so that equal images tie exactly.
+        # j^2 || mean - (total + f) / j ||^2 = || r ||^2 - 2 r.f + || f ||^2 with r = j mean - total. einsum sums every row in
+        # the same order, unlike a BLAS product, so that equal images tie exactly.
         distances = squares - 2 * np.einsum('nd,d->n', features, j * mean - total)
-        best = int(np.argmin(np.where(open_, distances, np.inf)))
+        best = int(np.argmin(np.where(free, distances, np.inf)))
         chosen.append(best)
-        open_[best] = False
+        free[best] = False
         total += features[best]
     return np.array(chosen, int)
 
 
 def class_mean(features):
-    """What the nearest-mean-of-exemplars classifier compares with (iCaRL, section 3.1): all at unit length.
+    """A class as the nearest-mean-of-exemplars classifier sees it (iCaRL, section 3.1): features and mean at unit length.
 
     Args:
         features: float [images, dimensions], of a class's exemplars.
@@ -168,7 +173,7 @@ def class_mean(features):
 
 
 def mean_scores(features, means):
-    """Cosines of features and class means: the greatest is the nearest mean's, at unit length.
+    """Cosines of features and class means; at unit length the nearest mean has the greatest.
 
     Args:
         features: float [images, dimensions]. means: float64 [num_seen, dimensions], from `class_mean`.
@@ -184,5 +189,5 @@ def _unit(vectors):
 
 
 def exact(fraction):
-    """0.1 as 1/10, a fractions.Fraction: floor and ceil of float products are off by one where the product should be whole."""
+    """0.1 as 1/10, a fractions.Fraction: with floats, floor and ceil are off by one where a product should be whole."""
     return fractions.Fraction(repr(float(fraction)))

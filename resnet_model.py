@@ -1,13 +1,13 @@
 """The network: images in, (features, logits) out.
 
 Pre-activation ResNet (version 2: He et al., "Identity Mappings in Deep Residual Networks", 2016), in the form of the
-official TensorFlow ResNet that the BiC authors started from. Nothing here knows of increments, losses or sessions.
+official TensorFlow ResNet that the BiC authors started from. Nothing here knows about increments, losses or sessions.
 """
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-# Blocks in each layer, by depth. Four layers: the ImageNet form, with bottlenecks (1x1, 3x3, 1x1 with four times the filters)
-# from 50 on. Three layers: the CIFAR form.
+# Blocks in each layer, by depth. Four layers: the ImageNet form; from depth 50 on, blocks are bottlenecks (1x1, 3x3, and 1x1 with
+# four times the filters). Three layers: the CIFAR form.
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3),
           8: (1, 1, 1), 20: (3, 3, 3), 32: (5, 5, 5), 56: (9, 9, 9)}
 STRIDES = (1, 2, 2, 2)
@@ -28,12 +28,12 @@ def resnet(images, depth, num_classes, training, batch_norm_decay, data_format='
         data_format: 'channels_last', or 'channels_first' (faster on GPUs, convolutions do not run on the CPU).
 
     Returns:
-        features: float32 [batch, 512], with bottlenecks [batch, 2048], in the CIFAR form [batch, 64]: globally averaged, what
-            herding sees.
+        features: float32 [batch, 512], with bottlenecks [batch, 2048], in the CIFAR form [batch, 64]: the global average, which
+            herding uses.
         logits: float32 [batch, num_classes].
 
     Raises:
-        ValueError: the depth is not one of these.
+        ValueError: another depth.
     """
     if depth not in BLOCKS:
         raise ValueError('resnet: depth=%r is not one of %s' % (depth, sorted(BLOCKS)))
@@ -61,8 +61,7 @@ def resnet(images, depth, num_classes, training, batch_norm_decay, data_format='
     features = tf.reduce_mean(x, [2, 3] if data_format == 'channels_first' else [1, 2])  # [batch, 512, 2048 or 64]
     with tf.variable_scope('dense'):
         kernel = tf.get_variable('kernel', [features.shape.as_list()[1], num_classes], use_resource=True)
-        # Not zeros_initializer: of few numbers it makes another graph than of many.
-        bias = tf.get_variable('bias', initializer=tf.fill([num_classes], 0.0), use_resource=True)
+        bias = tf.get_variable('bias', [num_classes], initializer=tf.zeros_initializer(), use_resource=True)
     return features, tf.matmul(features, kernel) + bias
 
 
@@ -70,7 +69,7 @@ _FORMAT = {'channels_last': 'NHWC', 'channels_first': 'NCHW'}
 
 
 def _block(x, filters, stride, project, bottleneck, conv, bn_relu):
-    """One pre-activation block: BN and ReLU first, then the branch; the projection sees what the branch sees."""
+    """One pre-activation block: BN and ReLU, then the branch. The projection has the same input as the branch."""
     shortcut = x
     x = bn_relu(x, 'bn1')
     if project:
@@ -84,7 +83,7 @@ def _block(x, filters, stride, project, bottleneck, conv, bn_relu):
 
 
 def _convolution(x, filters, kernel, stride, data_format, name):
-    """Convolution without bias. With a stride, padding is explicit: SAME would pad by the input's size, not the kernel's."""
+    """Convolution without bias. With a stride, padding is explicit: SAME would pad by the input's size."""
     channels_first = data_format == 'channels_first'
     with tf.variable_scope(name):
         shape = [kernel, kernel, x.shape.as_list()[1 if channels_first else 3], filters]
@@ -101,7 +100,7 @@ def _convolution(x, filters, kernel, stride, data_format, name):
 def _batch_norm_relu(x, training, decay, data_format, name):
     def variable(name, initial, trainable):
         shape = [x.shape.as_list()[1 if data_format == 'channels_first' else 3]]
-        # Several devices have moving averages of their own, of their share of the batch; their mean is the network's.
+        # With several devices each has its own moving averages, of its share of the batch; the network's are their mean.
         own = {} if trainable else dict(synchronization=tf.VariableSynchronization.ON_READ,
                                         aggregation=tf.VariableAggregation.MEAN)
         return tf.get_variable(name, shape, initializer=initial(), trainable=trainable, use_resource=True, **own)
@@ -119,68 +118,27 @@ def _batch_norm_relu(x, training, decay, data_format, name):
         return tf.nn.relu(x)
 
 
-def size(depth, num_classes, image_size):
-    """What the network takes, by arithmetic, without building it.
-
-    Args:
-        depth, num_classes: as `resnet`'s. image_size: int, side of the images in pixels.
-
-    Returns:
-        variables: int, numbers in all variables of the network.
-        activations: int, numbers that training keeps per image: the outputs of convolutions, pool and normalisations.
-    """
-    cifar, bottleneck = len(BLOCKS[depth]) == 3, depth >= 50 and len(BLOCKS[depth]) == 4
-    counts = np.zeros(2, int)
-
-    def conv(channels, filters, kernel, side):
-        counts[:] += kernel * kernel * channels * filters, side * side * filters
-
-    def bn_relu(channels, side):
-        counts[:] += 4 * channels, side * side * channels
-
-    side, channels = (image_size, 16) if cifar else (-(-image_size // 2), 64)
-    conv(3, channels, 3 if cifar else 7, side)
-    if not cifar:
-        side = -(-side // 2)
-        counts[1] += side * side * channels
-    for layer, (blocks, stride) in enumerate(zip(BLOCKS[depth], STRIDES)):
-        filters = (16 if cifar else 64) * 2 ** layer
-        out = 4 * filters if bottleneck else filters
-        for block in range(blocks):
-            bn_relu(channels, side)
-            wide, side = side, -(-side // stride) if block == 0 else side
-            if block == 0:
-                conv(channels, out, 1, side)
-            if bottleneck:
-                conv(channels, filters, 1, wide)
-                bn_relu(filters, wide)
-                conv(filters, filters, 3, side)
-                bn_relu(filters, side)
-                conv(filters, out, 1, side)
-            else:
-                conv(channels, filters, 3, side)
-                bn_relu(filters, side)
-                conv(filters, out, 3, side)
-            channels = out
-    bn_relu(channels, side)
-    return int(counts[0]) + (channels + 1) * num_classes, int(counts[1])
+def last_side(depth, image_size):
+    """Side of the last feature map in pixels, int. depth, image_size: int."""
+    halvings = 5 if len(BLOCKS[depth]) == 4 else 2  # strides of 2: first convolution, pool and layers 2 to 4; layers 2 and 3
+    return -(-image_size // 2 ** halvings)
 
 
 def variables(scope):
-    """A network's variables, without those of networks whose scope begins alike.
+    """A network's variables, without those of networks whose scope begins with the same letters.
 
     Args:
         scope: str, without '/' at its end.
 
     Returns:
-        dict from the name without the scope to the variable, in the order in which `resnet` made them.
+        dict from the name without the scope to the variable, in the order of creation.
     """
     # The '/' matters: get_collection matches prefixes, and 'resnet' is one of 'resnet_old'.
     return {v.op.name[len(scope) + 1:]: v for v in tf.get_collection(tf.GraphKeys.GLOBAL_VARIABLES, scope=scope + '/')}
 
 
 def initial_weights(shapes, seed):
-    """Draws the kernels in NumPy, so that both TensorFlows start from the same weights.
+    """Draws the kernels in NumPy, so that every TensorFlow starts from the same weights.
 
     Convolutions: truncated normal, redrawn beyond two sigma, stddev sqrt(1 / fan_in) not corrected for the truncation,
     as TensorFlow 1.5 drew them (later `variance_scaling_initializer`s widen by 1 / 0.8796). Dense: Glorot uniform.
@@ -190,8 +148,8 @@ def initial_weights(shapes, seed):
         seed: int, 0 to 2**32 - 1.
 
     Returns:
-        dict from name to float32 array, the kernels only: all other variables start from their own initial values, which
-        are 0, and 1 for the scales and variances of batch normalisation.
+        dict from name to float32 array, the kernels only. The other variables start from their own initial values: 1 for
+        scales and variances of batch normalisation, otherwise 0.
     """
     random = np.random.RandomState([seed])
     weights = {}
@@ -213,10 +171,11 @@ def initial_weights(shapes, seed):
 
 
 def first_weights(networks, weights, seed):
-    """What to feed the initialisers: drawn weights at increment 0; later the previous network's, to student and old network.
+    """Feeds for the initialisers: drawn weights at increment 0, later the previous network's, to student and old network.
 
     Args:
-        networks: dict from scope to `variables`. weights: dict from a variable's name to its array, or None at increment 0.
+        networks: dict from scope to `variables`.
+        weights: dict from a variable's name to its array, or None at increment 0.
         seed: int.
 
     Returns:
@@ -228,10 +187,12 @@ def first_weights(networks, weights, seed):
 
 
 def grown(weights, num_classes, seed):
-    """A network whose dense layer is to tell more classes apart: the new columns start as at first, all else stays.
+    """Widens a network's dense layer for more classes: the new columns are drawn, everything else stays.
 
     Args:
-        weights: dict from name to array, or None. num_classes: int, at least the number of columns there are. seed: int.
+        weights: dict from name to array, or None.
+        num_classes: int, at least the present number of columns.
+        seed: int.
 
     Returns:
         dict from name to array; None for None.

@@ -3,64 +3,32 @@
 All randomness is drawn in NumPy as a function of (seed, increment, epoch) and travels beside each image's number, so that
 order and augmentation depend on neither TensorFlow's version, nor the threads, nor where a run was resumed.
 
-Of a JPEG only the rectangle is decoded that the crop needs (all of it where there is PADDING), and only the crop is resized: but
-for rounding, the same pixels as from the whole image, for a little more than half the work.
+Of a JPEG only the rectangle that the crop needs is decoded (with PADDING all of it), and only the crop is resized. Apart from
+rounding, the pixels are those of the whole image resized and cropped, for a little more than half the work.
 """
-import collections
 import types
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from data import replicas
+from data.devices import ONE
 
 CHANNEL_MEANS = (123.68, 116.78, 103.94)  # red, green, blue; of ImageNet, subtracted from 0..255 [authors' vgg_preprocessing]
 
-Kept = collections.namedtuple('Kept', 'pixels offsets shapes')
-Kept.__doc__ = """Decoded images in main memory, or the placeholders for them.
-
-pixels: uint8 [bytes], image after image. offsets: int64 [images], where each begins. shapes: int64 [images, 3].
-"""
-
 
 def host_session():
-    """A session that leaves GPUs alone: the first one of a process decides how all of them take a GPU's memory."""
+    """A session that leaves GPUs alone: the first session of a process decides how all of them take a GPU's memory."""
     return tf.Session(config=tf.ConfigProto(device_count={'GPU': 0}))
-
-
-def keep(paths, gigabytes):
-    """Decodes images for good, from the first on, while there is room.
-
-    Args:
-        paths: object array [images] of bytes. gigabytes: float, the room in main memory, in 10^9 bytes; for a moment twice that.
-
-    Returns:
-        Kept, of arrays.
-    """
-    pixels, shapes, room = [], [], 1e9 * gigabytes
-    with tf.Graph().as_default(), host_session() as session:
-        names, threads = tf.placeholder(tf.string, [None]), tf.data.experimental.AUTOTUNE
-        images = tf.data.Dataset.from_tensor_slices(names).map(lambda path: _decoded(tf.read_file(path)), threads)
-        iterator = tf.data.make_initializable_iterator(images.prefetch(2))
-        image = iterator.get_next()
-        session.run(iterator.initializer, {names: paths})
-        while room > 0 and len(pixels) < len(paths):
-            value = session.run(image)
-            room -= value.nbytes
-            if room >= 0:
-                pixels.append(value.ravel())
-                shapes.append(value.shape)
-    shapes = np.array(shapes, np.int64).reshape(-1, 3)
-    sizes = shapes.prod(axis=1)
-    return Kept(np.concatenate(pixels + [np.zeros(0, np.uint8)]), np.cumsum(sizes) - sizes, shapes)
 
 
 def epochs(count, increment, s, first=0):
     """Generates the epochs of one increment.
 
     Args:
-        count: int, images. increment: int. first: int, images of all epochs that were used before and are left out.
+        count: int, images.
+        increment: int.
         s: settings; EPOCHS, SEED, RESIZE_SIDE_MIN and RESIZE_SIDE_MAX are used.
+        first: int, images of all epochs that were used before the run was resumed; they are skipped.
 
     Yields:
         (order, draws): order is int64 [count], the images' numbers; draws is float64 [count, 4], the shorter side in pixels and
@@ -79,68 +47,65 @@ def inputs(now, s, first_step, devices):
     """The inputs of an increment's graph.
 
     Args:
-        now: exemplar.Increment. first_step: int, training begins with it. devices: replicas.Replicas.
+        now: exemplar.Increment. s: settings. first_step: int, training begins with it. devices: devices.Devices.
 
     Returns:
-        namespace: paths, labels, kept (placeholders of what to train on or to evaluate), train_batches and evaluation_batches
-        (iterators), train_batch and evaluation_batch (images float32 [batch, IMAGE_SIZE, IMAGE_SIZE, 3], labels int32 [batch]),
-        waited (scalar, seconds for which a training step waited for its batch), devices (as given).
+        namespace:
+            paths, labels: placeholders, the images to train on or to evaluate.
+            train_batches, evaluation_batches: iterators, to be initialised with these.
+            train_batch, evaluation_batch: images float32 [batch, IMAGE_SIZE, IMAGE_SIZE, 3] and labels int32 [batch].
+            waited: scalar, seconds that a training step waited for its batch.
     """
+    made = types.SimpleNamespace()
     with tf.device('/cpu:0'):
-        made = types.SimpleNamespace(
-            paths=tf.placeholder(tf.string, [None]), labels=tf.placeholder(tf.int32, [None]),
-            kept=Kept(*(tf.placeholder(kind, shape) for kind, shape in (
-                (tf.uint8, [None]), (tf.int64, [None]), (tf.int64, [None, 3])))))
+        made.paths, made.labels = tf.placeholder(tf.string, [None]), tf.placeholder(tf.int32, [None])
     made.train_batches = tf.data.make_initializable_iterator(training_batches(
-        made.paths, made.labels, made.kept, now.train, now.increment, s, first_step * s.BATCH_SIZE, devices))
+        made.paths, made.labels, now, s, first_step * s.BATCH_SIZE, devices))
     made.evaluation_batches = tf.data.make_initializable_iterator(evaluation_batches(made.paths, made.labels, s, devices))
-    clock = (lambda: tf.constant(float('nan'), tf.float64)) if s.DETERMINISTIC else tf.timestamp  # which that forbids
+    clock = tf.timestamp
+    if s.DETERMINISTIC:  # which forbids reading the clock
+        def clock():
+            return tf.constant(float('nan'), tf.float64)
     began = clock()
     with tf.control_dependencies([began]):
         made.train_batch = made.train_batches.get_next()
     with tf.control_dependencies([made.train_batch[1]]):
         made.waited = clock() - began
-    made.evaluation_batch, made.devices = made.evaluation_batches.get_next(), devices
+    made.evaluation_batch = made.evaluation_batches.get_next()
     return made
 
 
-def training_feed(s, model, data, train):
-    """What to feed the initialiser of train_batches, images to train on, an int array; the first are decoded once and kept."""
-    kept = keep(data.paths[train], s.KEEP_GB)
-    return dict(zip((model.paths, model.labels) + model.kept, (data.paths[train], data.labels[train]) + kept))
+def feed(model, data, numbers):
+    """What to feed an iterator's initialiser. model: from `inputs`. data: dataset.Dataset. numbers: int array, its images."""
+    return {model.paths: data.paths[numbers], model.labels: data.labels[numbers]}
 
 
-def training_batches(paths, labels, kept, count, increment, s, first=0, devices=replicas.ALONE):
-    """Batches across the borders of `epochs`; the very last batch may be smaller. Of each, what is this process's.
+def training_batches(paths, labels, now, s, first=0, devices=ONE):
+    """This process's part of each batch. Batches run across the borders of `epochs`; the last one may be smaller.
 
     Args:
-        paths: string tensor [count]. labels: int32 tensor [count]. kept: Kept, of tensors: the first ones of these images.
-        count, increment, s, first: those of `epochs`. devices: replicas.Replicas.
+        paths: string tensor [images]. labels: int32 tensor [images]. now: exemplar.Increment. s: settings.
+        first: int, images of all epochs that were used before. devices: devices.Devices.
 
     Returns:
         tf.data.Dataset of (images float32 [batch, IMAGE_SIZE, IMAGE_SIZE, 3], labels int32 [batch]).
     """
     def load(number, draw):
-        def image(window):
-            return tf.cond(number < tf.size(kept.offsets, out_type=tf.int64), lambda: _of_kept(kept, number, window),
-                           lambda: of_file(paths[number], window))
-        return augmented(image, draw, s), labels[number]
+        return augmented(lambda window: of_file(paths[number], window), draw, s), labels[number]
 
     def shares():
         position = first
-        for order, draws in epochs(count, increment, s, first):
-            use = devices.mine(position + np.arange(len(order)), s.EPOCHS * count, s.BATCH_SIZE)
+        for order, draws in epochs(now.train, now.increment, s, first):
+            use = devices.mine(position + np.arange(len(order)), s.EPOCHS * now.train, s.BATCH_SIZE)
             position += len(order)
             yield order[use], draws[use]
 
     dataset = tf.data.Dataset.from_generator(shares, (tf.int64, tf.float64), ([None], [None, 4]))
-    options = tf.data.Options()
-    options.experimental_optimization.apply_default_optimizations = False  # they would copy what is kept into the graph
     dataset = dataset.flat_map(lambda *epoch: tf.data.Dataset.from_tensor_slices(epoch))
-    return _batched(dataset, load, s, devices).with_options(options)
+    return _batched(dataset, load, s, devices)
 
 
-def evaluation_batches(paths, labels, s, devices=replicas.ALONE):
+def evaluation_batches(paths, labels, s, devices=ONE):
     """The images in the given order, all in this process, not augmented. paths, labels: tensors; the result is as above."""
     dataset = tf.data.Dataset.from_tensor_slices((paths, labels))
     return _batched(dataset, lambda path, label: (centred(lambda window: of_file(path, window), s), label), s, devices)
@@ -179,15 +144,16 @@ def of_contents(contents, window):
     """A rectangle of an image.
 
     Args:
-        contents: string tensor, those of an image file. window: function from the image's height and width, an int32 tensor
-            [2], to the rectangle's first row and column, height and width, an int32 tensor [4], and to whatever else depends on
-            the shape.
+        contents: string tensor, the bytes of an image file.
+        window: function from the image's height and width, an int32 tensor [2], to
+            the rectangle's first row, first column, height and width, an int32 tensor [4]; and
+            anything else that depends on the shape.
 
     Returns:
-        pixels: uint8 tensor [rows, columns, 3]. The second result of window.
+        pixels: uint8 tensor [rows, columns, 3]. And the second result of window.
     """
     is_jpeg = tf.image.is_jpeg(contents)
-    # The header of a JPEG tells its shape; of another image the pixels must.
+    # The header of a JPEG has the image's shape; of other formats the whole image is decoded.
     pixels = tf.cond(is_jpeg, lambda: tf.zeros([0, 0, 3], tf.uint8), lambda: _decoded(contents))
     shape = tf.cond(is_jpeg, lambda: tf.image.extract_jpeg_shape(contents), lambda: tf.shape(pixels))
     rectangle, more = window(shape[:2])
@@ -200,19 +166,8 @@ def of_file(path, window):
     return of_contents(tf.read_file(path), window)
 
 
-def of_pixels(pixels, window):
-    """The same of an image that is decoded already."""
-    rectangle, more = window(tf.shape(pixels)[:2])
-    return _sliced(pixels, rectangle), more
-
-
 def _sliced(pixels, rectangle):
     return tf.slice(pixels, tf.concat([rectangle[:2], [0]], 0), tf.concat([rectangle[2:], [3]], 0))
-
-
-def _of_kept(kept, number, window):
-    shape = kept.shapes[number]
-    return of_pixels(tf.reshape(tf.slice(kept.pixels, kept.offsets[number][None], tf.reduce_prod(shape)[None]), shape), window)
 
 
 def _decoded(contents):
@@ -236,13 +191,13 @@ def _crop(image, side, corner, mirrored, s):
         scale = tf.cast(shape, tf.float64) / tf.cast(new, tf.float64)
         begin = tf.cast(corner(new - s.IMAGE_SIZE), tf.float64) * scale
         end = begin + (s.IMAGE_SIZE - 1) * scale
-        # One pixel more on each side: chroma is interpolated, and at the border of what is decoded it would be made up.
+        # One pixel more on each side: chroma is interpolated, and the decoder guesses it at the border of what it decodes.
         first = tf.maximum(tf.cast(begin, tf.int32) - 1, 0)
         count = tf.minimum(tf.cast(end, tf.int32) + 3, shape) - first
         return tf.concat([first, count], 0), tf.stack([begin, end]) - tf.cast(first, tf.float64)
 
     pixels, ends = image(window)  # ends: float64 [2, 2], where the crop's first and last row and column lie in the pixels
-    # At the image's edges its outer rows and columns are doubled: nothing outside is asked for, and rounding does no harm.
+    # At the image's edges double its outer rows and columns, so that rounding never asks for a pixel outside.
     edge = tf.reduce_any((ends < 0.5) | (ends > tf.cast(tf.shape(pixels)[:2], tf.float64) - 1.5))
     pixels = tf.cond(edge, lambda: _doubled(_doubled(pixels, 0), 1), lambda: pixels)
     ends = (ends + tf.cast(edge, tf.float64)) / tf.cast(tf.shape(pixels)[:2] - 1, tf.float64)
@@ -271,5 +226,5 @@ def denormalised(image, s):
 
 def _batched(dataset, load, s, devices):
     threads = tf.data.experimental.AUTOTUNE
-    load = tf.autograph.experimental.do_not_convert(load)  # a fourth of an increment's graph would be time for conversion
+    load = tf.autograph.experimental.do_not_convert(load)  # conversion would take a fourth of the time to build a graph
     return dataset.map(load, threads).batch(devices.part(s.BATCH_SIZE)).prefetch(threads)

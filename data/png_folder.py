@@ -1,7 +1,7 @@
 """Writes images that came in another form as PNG files in class folders with list files, the layout that a run reads."""
 import contextlib
 import os
-import shutil
+import tempfile
 
 import tensorflow.compat.v1 as tf
 
@@ -9,7 +9,9 @@ from data import Fault, batches
 
 
 def write(folder, images):
-    """Writes train/<class>/<number>.png, val/<class>/<number>.png, train.txt and val.txt; all of them or none.
+    """Writes train/<class>/<number>.png, val/<class>/<number>.png, train.txt and val.txt: all of them or none.
+
+    Several processes may write the same folder at once: the first to finish is kept.
 
     Args:
         folder: str, made by this function.
@@ -18,13 +20,19 @@ def write(folder, images):
     Raises:
         Fault: the folder exists or cannot be written.
     """
-    if os.path.exists(folder):
+    if os.path.lexists(folder):
         raise Fault('%s: exists already; delete it to have it written again' % folder)
-    partial = folder.rstrip('/') + '.partial'  # what an interrupted attempt left is replaced
-    shutil.rmtree(partial, ignore_errors=True)
+    parent, name = os.path.split(os.path.abspath(folder))
     try:
-        _write(partial, images)
-        os.rename(partial, folder)
+        os.makedirs(parent, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=name + '.partial-', dir=parent) as temporary:
+            written = os.path.join(temporary, 'images')
+            _write(written, images)
+            try:
+                os.rename(written, folder)
+            except OSError:
+                if not os.path.isdir(folder):  # if it is one, another process has written the same images meanwhile
+                    raise
     except OSError as error:
         raise Fault('%s: the images cannot be written there (%s)' % (folder, error))
 

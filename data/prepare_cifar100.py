@@ -1,88 +1,94 @@
-"""Writes CIFAR-100 as a folder of images with list files, from its official binary version alone.
+"""Writes CIFAR-100 as a folder of images with list files: python -m data.prepare_cifar100 FOLDER [SOURCE]
 
 60,000 images of 32 x 32 pixels in 100 classes (Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009).
-From the command line: python -m data.prepare_cifar100 FOLDER [SOURCE], SOURCE an archive of the binary version (.tar.gz or
-any other that tarfile reads) or the folder it unpacks to. Without SOURCE either is looked for beside FOLDER, else downloaded.
+SOURCE is an archive of the official binary version (.tar.gz or any other that tarfile reads) or the folder it unpacks to.
+Without SOURCE, a file or folder cifar-100-binary* beside FOLDER is read; if there is none, the archive is downloaded.
 """
 import glob
 import hashlib
 import os
 import sys
 import tarfile
+import tempfile
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from data import Fault, png_folder
+from data import Fault, png_folder, sources
 
 NAME = 'cifar-100-binary'
 ORIGIN = 'https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz'
-SHA1 = {'train.bin': 'e207cd2e05b73b1393c74c7f5e7bea451d63e08e', 'test.bin': '8fb6623e830365ff53cf14adec797474f5478006'}
 NAMES = 'fine_label_names.txt'
+SHA1 = {'train.bin': 'e207cd2e05b73b1393c74c7f5e7bea451d63e08e',
+        'test.bin': '8fb6623e830365ff53cf14adec797474f5478006',
+        NAMES: 'e7cfddbb075fabc53a3ce5b31909a049ff855ca7'}  # with one newline after each name
 RECORD = 2 + 3 * 32 * 32  # coarse label, fine label, red, green and blue plane
 
 
 def prepare(folder, source=None):
-    """Writes the images as `png_folder.write` does.
+    """Writes the images with `png_folder.write`.
 
     Args:
         folder: str, made by this function. source: str or None, see above.
 
     Raises:
-        Fault: no source, a file in it missing or altered, or the folder exists.
+        Fault: there is no source, a file in it is missing or altered, or the folder exists or cannot be written.
     """
-    if os.path.exists(folder):  # before a download
-        raise Fault('%s: exists already; delete it to have it written again' % folder)
-    source = source or _found_or_downloaded(os.path.dirname(os.path.abspath(folder)))
-    files = _folder_files(source) if os.path.isdir(source) else _archive_files(source)
-    for name in (*SHA1, NAMES):
-        if name not in files:
-            raise Fault('%s: has no %s; the binary version of CIFAR-100 is wanted, from %s' % (source, name, ORIGIN))
-    for name, expected in SHA1.items():
-        actual = hashlib.sha1(files[name]).hexdigest()
-        if actual != expected:
-            raise Fault('%s: %s has SHA-1 %s instead of %s; get it again from %s' % (source, name, actual, expected, ORIGIN))
+    png_folder.write(folder, _images(source, os.path.dirname(os.path.abspath(folder))))
+
+
+def _images(source, beside):
+    files = _verified_files(source or _find_or_download(beside))
     names = files[NAMES].decode().split()
-    png_folder.write(folder, _images(files, names))
-
-
-def _images(files, names):
     for part, name in (('train', 'train.bin'), ('val', 'test.bin')):
         for record in np.frombuffer(files[name], np.uint8).reshape(-1, RECORD):
             yield part, record[1], names[record[1]], record[2:].reshape(3, 32, 32).transpose(1, 2, 0)
 
 
-def _found_or_downloaded(beside):
-    found = sorted(glob.glob(os.path.join(beside, NAME + '*')))
+def _find_or_download(beside):
+    found = sorted(glob.glob(os.path.join(glob.escape(beside), NAME + '*')))
     if found:
         return found[0]
+    archive = os.path.join(beside, NAME + '.tar.gz')
     try:
-        return tf.keras.utils.get_file(NAME + '.tar.gz', ORIGIN, cache_dir=beside, cache_subdir='.')
+        with tempfile.TemporaryDirectory(dir=beside) as temporary:  # another process must not find half an archive
+            os.replace(tf.keras.utils.get_file('archive', ORIGIN, cache_dir=temporary, cache_subdir='.'), archive)
     except Exception as error:  # whatever the network or its library raises
-        raise Fault('%s: no %s.tar.gz there, and it could not be downloaded (%s); put it there by hand, from %s'
-                    % (beside, NAME, error, ORIGIN))
+        raise Fault('%s: no such file, and it could not be downloaded (%s); put it there by hand' % (archive, error))
+    return archive
 
 
-def _wanted(name):
-    return os.path.basename(name) in (*SHA1, NAMES)
-
-
-def _folder_files(folder):
-    found = {}
-    for name in filter(_wanted, os.listdir(folder)):
-        with open(os.path.join(folder, name), 'rb') as file:
-            found[name] = file.read()
-    return found
-
-
-def _archive_files(path):
-    """Contents by base name, read in memory: nothing is unpacked, so no path in the archive can lead anywhere."""
+def _verified_files(source):
+    """The contents of the files that SHA1 names, dict from name to bytes."""
+    paths = {name: os.path.join(source, name) for name in SHA1} if os.path.isdir(source) else {NAME: source}
+    for path in paths.values():
+        reason = sources.irregular(path)
+        if reason:
+            raise Fault('%s: %s; the binary version of CIFAR-100 belongs there, from %s' % (path, reason, ORIGIN))
     try:
-        with tarfile.open(path) as archive:
-            return {os.path.basename(member.name): archive.extractfile(member).read()
-                    for member in archive if member.isfile() and _wanted(member.name)}
-    except (OSError, EOFError, tarfile.TarError) as error:
-        raise Fault('%s: cannot be read as an archive (%s); get it again from %s' % (path, error, ORIGIN))
+        files = _read_archive(source) if NAME in paths else {name: _read(path) for name, path in paths.items()}
+    except Exception as error:  # whatever the disk, tarfile or a decompressor raises
+        raise Fault('%s: cannot be read (%s); get it again from %s' % (source, str(error).split(':\n')[0], ORIGIN))
+    for name, expected in SHA1.items():
+        if name not in files:
+            raise Fault('%s: has no %s; the binary version of CIFAR-100 is wanted, from %s' % (source, name, ORIGIN))
+        content = b'\n'.join(files[name].split()) + b'\n' if name == NAMES else files[name]
+        actual = hashlib.sha1(content).hexdigest()
+        if actual != expected:
+            raise Fault('%s: %s has SHA-1 %s instead of %s; get it again from %s' % (source, name, actual, expected, ORIGIN))
+    return files
+
+
+def _read(path):
+    with open(path, 'rb') as file:
+        return file.read()
+
+
+def _read_archive(path):
+    """Members by base name. They are read in memory: nothing is unpacked, so no path in the archive can lead anywhere."""
+    with tarfile.open(path) as archive:
+        return {os.path.basename(member.name): archive.extractfile(member).read()
+                for member in archive if member.isfile() and os.path.basename(member.name) in SHA1}
 
 
 if __name__ == '__main__':

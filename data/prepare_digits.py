@@ -1,7 +1,6 @@
-"""Writes scikit-learn's handwritten digits as a folder of images with list files. No network is needed.
+"""Writes scikit-learn's handwritten digits as a folder of images with list files: python -m data.prepare_digits FOLDER
 
-1,797 real digits of 8 x 8 pixels (Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998: its test
-part, which scikit-learn ships). From the command line: python -m data.prepare_digits FOLDER
+1,797 real digits of 8 x 8 pixels, the test part of Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits" (UCI, 1998).
 """
 import sys
 
@@ -13,7 +12,7 @@ TEST_SHARE = 5  # every fifth image of a class, in the collection's order, is a 
 
 
 def prepare(folder):
-    """Writes the digits as `png_folder.write` does.
+    """Writes the digits with `png_folder.write`.
 
     Args:
         folder: str, made by this function.
@@ -21,6 +20,10 @@ def prepare(folder):
     Raises:
         Fault: scikit-learn is missing, or the folder exists or cannot be written.
     """
+    png_folder.write(folder, _images())
+
+
+def _images():
     try:
         from sklearn.datasets import load_digits
     except ImportError:
@@ -28,13 +31,9 @@ def prepare(folder):
     digits = load_digits()
     pixels = np.uint8(np.round(digits.images * 255 / 16))[..., None]  # [1797, 8, 8, 1]; the originals count 0..16
     seen = np.zeros(10, int)
-
-    def images():
-        for digit, image in zip(digits.target, pixels):
-            seen[digit] += 1
-            yield 'val' if seen[digit] % TEST_SHARE == 0 else 'train', digit, str(digit), image
-
-    png_folder.write(folder, images())
+    for digit, image in zip(digits.target, pixels):
+        seen[digit] += 1
+        yield 'val' if seen[digit] % TEST_SHARE == 0 else 'train', digit, str(digit), image
 
 
 if __name__ == '__main__':

@@ -1,237 +1,207 @@
-"""Arranges ILSVRC2012 for the recipes imagenet1000 and imagenet100: class folders and list files.
+"""Arranges ILSVRC2012 for the recipes imagenet1000 and imagenet100.
 
     python -m data.prepare_imagenet SOURCE [--to data] [--sets imagenet1000 imagenet100 imagenet100-shuffled]
 
-SOURCE is what people have, a folder with one of
+SOURCE is a folder with one of
 - ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz, as published;
 - ILSVRC2016_CLS-LOC.tar.gz, or the tree ILSVRC/ that it unpacks to (its Annotations give the validation classes);
 - train/<wnid>/*.JPEG and val/<wnid>/*.JPEG.
 
-Archives are unpacked to TO/ImageNetFiles/. Each set's folder (dataImageNet1000/, dataImageNet100/, ..) then gets links to the
-images, so that there is no second copy; where links are impossible, copies. An interrupted call is repeated and goes on where
-it was. imagenet100 is the authors' subset, the first 100 classes; imagenet100-shuffled the first 100 of the seed-1993 shuffle.
+Archives are unpacked to TO/ImageNetFiles/, which then is a SOURCE, too. The folder of each set, such as TO/dataImageNet1000/,
+gets two list files and two symbolic links, train and val. To continue an interrupted call, repeat it. imagenet100 is the
+authors' subset, the first 100 classes; imagenet100-shuffled is the first 100 of the seed-1993 shuffle.
 """
 import argparse
-import collections
+import contextlib
 import os
 import re
 import shutil
 import sys
 import tarfile
 import xml.etree.ElementTree
+import zlib
 
 import numpy as np
 import scipy.io
 
 import exemplar
-from data import Fault
+from data import Fault, sources
 
-FOLDERS = {'imagenet1000': 'dataImageNet1000', 'imagenet100': 'dataImageNet100',
-           'imagenet100-shuffled': 'dataImageNet100Shuffled'}
-# Published totals of classes, training and validation images; those of the shuffled subset follow from its classes.
-TOTALS = {'imagenet1000': (1000, 1281167, 50000), 'imagenet100': (100, 129395, 5000), 'imagenet100-shuffled': (100, None, 5000)}
+# Folder, and the published numbers of classes, training and validation images. None: it follows from the classes.
+SETS = {'imagenet1000': ('dataImageNet1000', 1000, 1281167, 50000),
+        'imagenet100': ('dataImageNet100', 100, 129395, 5000),
+        'imagenet100-shuffled': ('dataImageNet100Shuffled', 100, None, 5000)}
 
-_WNID = re.compile(r'^n\d{8}$')
-_TRAIN = re.compile(r'(?:^|/)train/(n\d{8})/(\w+\.JPEG)$')
-_VAL = re.compile(r'(?:^|/)(ILSVRC2012_val_\d{8}\.JPEG)$')
-_ANNOTATION = re.compile(r'(?:^|/)(ILSVRC2012_val_\d{8})\.xml$')
+_WNID = re.compile(r'n\d{8}', re.ASCII)
+_IMAGE = re.compile(r'\w+\.JPEG', re.ASCII)
+_CLASS = re.compile(r'n\d{8}\.tar', re.ASCII)
+_IN_TREE = re.compile(r'ILSVRC/(Data/CLS-LOC/(train/n\d{8}|val)/\w+\.JPEG|Annotations/CLS-LOC/val/\w+\.xml)', re.ASCII)
 
 
-def prepare(source, to, sets, totals=TOTALS, say=print):
-    """Does what the module says.
+def prepare(source, to, sets, say=print):
+    """Unpacks the archives, if there are any, and writes lists and links of each set.
 
     Args:
-        source, to: str, folders. sets: list of str, keys of FOLDERS.
-        totals: dict from set to the numbers to verify. say: function of a line of text, for progress.
+        source, to: str, folders. sets: list of str, keys of SETS. say: function of a line of text, for progress.
 
     Raises:
-        Fault: the source is none of the three, an archive is damaged, or the numbers are not the published ones.
+        Fault: there is no such source, an archive is damaged, the numbers of images differ from the published ones, or a file
+            or folder cannot be read or written.
     """
-    files = os.path.join(to, 'ImageNetFiles')
+    try:
+        source = _unpacked(source, os.path.join(to, 'ImageNetFiles'), say)
+        tree = os.path.join(source, 'ILSVRC', 'Data', 'CLS-LOC')
+        folder = tree if os.path.isdir(tree) else source
+        folders = {part: os.path.realpath(os.path.join(folder, part)) for part in ('train', 'val')}
+        if not all(map(os.path.isdir, folders.values())):
+            raise Fault('%s: has no images; put the archives, ILSVRC/, or train/ and val/ there, as data/README.md says' % source)
+        images = {part: _in_class_folders(folders[part]) for part in folders}
+        if folder == tree:
+            images['val'] = _annotated(folders['val'], os.path.join(source, 'ILSVRC', 'Annotations', 'CLS-LOC', 'val'))
+        for name in sets:
+            lines = _lists(name, images)
+            _write(os.path.join(to, SETS[name][0]), folders, lines)
+            say('%s: %d training and %d validation images' % (SETS[name][0], len(lines['train']), len(lines['val'])))
+    except OSError as error:
+        raise Fault('%s: cannot be read or written (%s)' % (error.filename or to, error.strerror))
 
-    def at(*names):
-        return os.path.join(source, *names)
 
-    loc = os.path.join('Data', 'CLS-LOC')
-    if os.path.isfile(at('ILSVRC2012_img_train.tar')):
-        for name in ('ILSVRC2012_img_val.tar', 'ILSVRC2012_devkit_t12.tar.gz'):
-            if not os.path.isfile(at(name)):
-                raise Fault('%s: no such file; the validation images and their classes are in it' % at(name))
-        _unpack_train(at('ILSVRC2012_img_train.tar'), files, say)
-        _unpack(at('ILSVRC2012_img_val.tar'), files, say)
-        train, val = os.path.join(files, 'train'), _flat(os.path.join(files, 'val'), _devkit(at('ILSVRC2012_devkit_t12.tar.gz')))
-    elif os.path.isfile(at('ILSVRC2016_CLS-LOC.tar.gz')):
-        _unpack(at('ILSVRC2016_CLS-LOC.tar.gz'), files, say)
-        train, val = os.path.join(files, 'train'), _flat(os.path.join(files, 'val'), _annotations(os.path.join(files, 'xml')))
-    elif os.path.isdir(at('ILSVRC', loc, 'train')):
-        train, val = at('ILSVRC', loc, 'train'), _flat(at('ILSVRC', loc, 'val'),
-                                                       _annotations(at('ILSVRC', 'Annotations', 'CLS-LOC', 'val')))
-    elif os.path.isdir(at('train')) and os.path.isdir(at('val')):
-        train = at('train')
-        val = {wnid: [at('val', wnid, name) for name in _jpegs(at('val', wnid))] for wnid in _wnids(at('val'))}
-    else:
-        raise Fault('%s: has neither the archives of ILSVRC2012, nor that of ILSVRC2016_CLS-LOC or its tree, nor train/ and val/'
-                    % source)
-    wnids = _wnids(train)
-    for name in sets:
-        _arrange(name, _subset(name, wnids), train, val, os.path.join(to, FOLDERS[name]), totals[name], say)
+def _images(folder):
+    with os.scandir(folder) as entries:
+        return [entry.name for entry in entries if _IMAGE.fullmatch(entry.name) and entry.is_file()]
+
+
+def _in_class_folders(folder):
+    """The wnid of each image: dict from its path below folder."""
+    return {'%s/%s' % (wnid, name): wnid for wnid in os.listdir(folder) if _WNID.fullmatch(wnid)
+            for name in _images(os.path.join(folder, wnid))}
+
+
+def _annotated(folder, annotations):
+    """The wnid of each image, the name of the first object in its annotation: dict from its path below folder."""
+    wnid_of = {}
+    for name in _images(folder):
+        path = os.path.join(annotations, name[:-len('.JPEG')] + '.xml')
+        reason = sources.irregular(path)
+        try:
+            wnid_of[name] = reason or xml.etree.ElementTree.parse(path).findtext('object/name')
+        except (xml.etree.ElementTree.ParseError, ValueError, LookupError) as error:
+            reason = 'is not an annotation (%s)' % error
+        if reason:
+            raise Fault('%s: %s; the class of %s belongs there' % (path, reason, name))
+    return wnid_of
 
 
 def _subset(name, wnids):
-    if name == 'imagenet1000':
-        return wnids
-    if name == 'imagenet100':
-        return wnids[:100]
-    order = exemplar.class_order(len(wnids), np.random.RandomState(1993), 'random')
-    return sorted(wnids[i] for i in order[:100])
+    if name == 'imagenet100-shuffled':
+        if len(wnids) != 1000:
+            raise Fault('%s: is drawn from 1000 classes, and %d are there' % (name, len(wnids)))
+        order = exemplar.class_order(1000, np.random.RandomState(1993), 'random')
+        return sorted(wnids[i] for i in order[:100])
+    return wnids[:100] if name == 'imagenet100' else wnids
 
 
-def _arrange(name, wnids, train, val, folder, total, say):
-    """Links and lists of one set, under another name until its numbers are verified."""
-    folders = {wnid: os.path.join(train, wnid) for wnid in wnids}
-    images = {'train': {wnid: [os.path.join(folder, image) for image in _jpegs(folder)] for wnid, folder in folders.items()},
-              'val': {wnid: val.get(wnid, []) for wnid in wnids}}
-    counts = (len(wnids),) + tuple(sum(map(len, images[part].values())) for part in ('train', 'val'))
-    wrong = ['%s: %d %s instead of %d' % (name, have, what, want) for have, want, what in zip(
-        counts, total, ('classes', 'training images', 'validation images')) if want not in (None, have)]
-    wrong += ['%s: class %s has no image in %s' % (name, wnid, part)
-              for part in images for wnid in wnids if not images[part][wnid]]
+def _lists(name, images):
+    """The lines of train.txt and val.txt, sorted by class and name. Verifies their numbers."""
+    wnids = _subset(name, sorted(set(images['train'].values())))
+    labels = {wnid: label for label, wnid in enumerate(wnids)}
+    chosen = {part: sorted((labels[wnid], path) for path, wnid in images[part].items() if wnid in labels) for part in images}
+    counts = {'classes': len(wnids), 'training images': len(chosen['train']), 'validation images': len(chosen['val'])}
+    wrong = ['%s: %d %s instead of %d' % (name, count, what, published)
+             for (what, count), published in zip(counts.items(), SETS[name][1:]) if published not in (None, count)]
     if wrong:
         raise Fault('\n'.join(wrong))
-    partial = folder + '.partial'
-    shutil.rmtree(partial, ignore_errors=True)
-    for part, by_class in images.items():
-        lines = []
-        for label, wnid in enumerate(wnids):
-            os.makedirs(os.path.join(partial, part, wnid))
-            for image in by_class[wnid]:
-                path = '%s/%s/%s' % (part, wnid, os.path.basename(image))
-                _link(os.path.realpath(image), os.path.join(partial, path))
-                lines.append('%s %d\n' % (path, label))
-        with open(os.path.join(partial, part + '.txt'), 'w') as file:
-            file.writelines(lines)
-    if os.path.exists(folder):
-        shutil.rmtree(folder)  # links and lists, written anew
-    os.rename(partial, folder)
-    say('%s: %d classes, %d training and %d validation images' % ((folder,) + counts))
+    return {part: ['%s/%s %d\n' % (part, path, label) for label, path in chosen[part]] for part in chosen}
 
 
-def _link(image, path):
-    for make in (os.link, os.symlink, shutil.copyfile):  # a long symbolic link takes a block, 5 GB for all of ImageNet
-        try:
-            return make(image, path)
-        except OSError:
-            if make is shutil.copyfile:
-                raise
+def _write(folder, folders, lines):
+    """Writes lists, then links. An interruption leaves no link, so half a list is never trained on."""
+    os.makedirs(folder, exist_ok=True)
+    for part in folders:
+        link = os.path.join(folder, part)
+        if os.path.islink(link):
+            os.remove(link)
+        elif os.path.lexists(link):
+            raise Fault('%s: a link belongs there; move what is there elsewhere, or delete it if you do not need it' % link)
+    for part in lines:
+        with open(os.path.join(folder, part + '.txt'), 'w') as file:
+            file.writelines(lines[part])
+    try:
+        for part in folders:
+            os.symlink(folders[part], os.path.join(folder, part))
+    except OSError as error:
+        raise Fault('%s: symbolic links cannot be made there (%s); choose another disk with --to' % (folder, error.strerror))
 
 
-def _unpack_train(archive, files, say):
-    """An archive of one archive per class. A class is there whole or not at all."""
-    with _opened(archive) as outer:
-        for member in outer:
-            wnid = os.path.splitext(os.path.basename(member.name))[0]
-            folder = os.path.join(files, 'train', wnid)
-            if not _WNID.match(wnid) or os.path.isdir(folder):
-                continue
-            shutil.rmtree(folder + '.partial', ignore_errors=True)
-            os.makedirs(folder + '.partial')
-            with tarfile.open(fileobj=outer.extractfile(member)) as inner:
-                for image in inner:
-                    if re.match(r'^\w+\.JPEG$', image.name):
-                        _write(inner, image, os.path.join(folder + '.partial', image.name))
-            os.rename(folder + '.partial', folder)
-            say('unpacked %s' % folder)
+def _unpacked(source, files, say):
+    """Unpacks the archives in source to files. Returns the folder to read: files, or source if there are none."""
+    train, tree = [os.path.join(source, name) for name in ('ILSVRC2012_img_train.tar', 'ILSVRC2016_CLS-LOC.tar.gz')]
+    if os.path.isfile(train):
+        wnid_of = _devkit(os.path.join(source, 'ILSVRC2012_devkit_t12.tar.gz'), files, say)
+        with _opened(os.path.join(source, 'ILSVRC2012_img_val.tar'), say) as archive:
+            _save(archive, lambda name: name in wnid_of and os.path.join('val', wnid_of[name], name), files, say)
+        with _opened(train, say) as archive:
+            _save(archive, lambda name: _CLASS.fullmatch(name) and os.path.join('train', name), files, say)
+    elif os.path.isfile(tree):
+        with _opened(tree, say) as archive:
+            _save(archive, lambda name: _IN_TREE.fullmatch(name) and name, files, say)
+    return files if os.path.isfile(train) or os.path.isfile(tree) else source
 
 
-def _unpack(archive, files, say):
-    """Images and annotations of an archive, by their own names: nothing else in it is written, and nowhere else."""
-    with _opened(archive) as members:
-        for number, member in enumerate(members):
-            for pattern, folder in ((_TRAIN, 'train'), (_VAL, 'val'), (_ANNOTATION, 'xml')):
-                found = pattern.search(member.name)
-                if found and member.isfile():
-                    path = os.path.join(files, folder, *found.groups()) + ('.xml' if folder == 'xml' else '')
-                    if not os.path.isfile(path) or os.path.getsize(path) != member.size:
-                        os.makedirs(os.path.dirname(path), exist_ok=True)
-                        _write(members, member, path)
-            if number and number % 50000 == 0:
-                say('%s: %d members' % (archive, number))
+@contextlib.contextmanager
+def _opened(path, say):
+    """Opens an archive; its damage is reported as a Fault."""
+    reason = sources.irregular(path)
+    if reason:
+        raise Fault('%s: %s' % (path, reason))
+    say('unpacking %s' % sources.shown(path))
+    try:
+        with tarfile.open(path) as archive:
+            yield archive
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # from the disk, not about the archive's content
+        raise Fault('%s: cannot be read as an archive (%s); get it again' % (path, str(error).split(':\n')[0]))
 
 
-def _write(archive, member, path):
-    with open(path, 'wb') as file:
-        shutil.copyfileobj(archive.extractfile(member), file)
+def _save(archive, place, folder, say):
+    """Writes the members for whose names `place` gives paths below folder. What is there in full is skipped."""
+    for member in archive:
+        name = place(os.path.normpath(member.name))
+        if not name:
+            continue
+        if not member.isfile():  # extractfile would follow a link
+            raise tarfile.TarError('%s in it is not a regular file' % name)
+        path, content = os.path.join(folder, name), archive.extractfile(member)
+        if name.endswith('.tar'):  # of one class
+            with tarfile.open(fileobj=content, mode='r:') as images:
+                _save(images, lambda name: _IMAGE.fullmatch(name) and name, path[:-len('.tar')], say)
+            say('unpacked %s' % name)
+        elif not os.path.isfile(path) or os.path.getsize(path) != member.size:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, 'wb') as file:
+                shutil.copyfileobj(content, file)
 
 
-class _opened:
-    """An archive whose damage is reported as a Fault."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __enter__(self):
-        try:
-            self.archive = tarfile.open(self.path)
-        except (OSError, EOFError, tarfile.TarError) as error:
-            self.__exit__(type(error), error, None)
-        return self.archive
-
-    def __exit__(self, kind, error, _):
-        if isinstance(error, (EOFError, tarfile.TarError)) or kind in (OSError,):
-            raise Fault('%s: cannot be read as an archive (%s); get it again' % (self.path, error))
-        self.archive.close()
-        return False
-
-
-def _devkit(path):
-    """Class of each validation image, in the order of their numbers, from the devkit's ground truth and its meta.mat."""
-    wnid, numbers = {}, []
-    with _opened(path) as archive:
-        for member in archive:
-            if member.name.endswith('data/meta.mat'):
-                synsets = scipy.io.loadmat(archive.extractfile(member), squeeze_me=True)['synsets']
-                wnid = {int(synset['ILSVRC2012_ID']): str(synset['WNID']) for synset in synsets}
-            elif member.name.endswith('ILSVRC2012_validation_ground_truth.txt'):
-                numbers = archive.extractfile(member).read().split()
-    if not wnid or not numbers:
-        raise Fault('%s: has no meta.mat or no ILSVRC2012_validation_ground_truth.txt; get it again' % path)
-    return {'ILSVRC2012_val_%08d' % i: wnid[int(number)] for i, number in enumerate(numbers, 1)}
-
-
-def _annotations(folder):
-    """Class of each validation image from its annotation, the first object's name."""
-    if not os.path.isdir(folder):
-        raise Fault('%s: no such folder; the classes of the validation images are in it' % folder)
-    return {os.path.splitext(name)[0]: xml.etree.ElementTree.parse(os.path.join(folder, name)).find('object/name').text
-            for name in sorted(os.listdir(folder)) if _ANNOTATION.search(name)}
-
-
-def _flat(folder, wnid_of):
-    """Validation images that lie in one folder, by class."""
-    by_class = collections.defaultdict(list)
-    unknown = []
-    for name in _jpegs(folder):
-        wnid = wnid_of.get(os.path.splitext(name)[0])
-        by_class[wnid].append(os.path.join(folder, name))
-        unknown += [] if wnid else ['%s: its class is not known' % os.path.join(folder, name)]
-    if unknown:
-        raise Fault('\n'.join(unknown))
-    return by_class
-
-
-def _wnids(folder):
-    return sorted(name for name in os.listdir(folder) if _WNID.match(name))
-
-
-def _jpegs(folder):
-    return sorted(name for name in os.listdir(folder) if name.endswith('.JPEG')) if os.path.isdir(folder) else []
+def _devkit(path, files, say):
+    """The wnid of each validation image, from the devkit's ground truth and its meta.mat: dict from its file name."""
+    names = 'meta.mat', 'ILSVRC2012_validation_ground_truth.txt'
+    with _opened(path, say) as archive:
+        _save(archive, lambda name: os.path.basename(name) in names and os.path.basename(name), files, say)
+    try:
+        synsets = scipy.io.loadmat(os.path.join(files, names[0]), squeeze_me=True)['synsets']
+        wnids = {int(synset['ILSVRC2012_ID']): _WNID.fullmatch(str(synset['WNID'])).group() for synset in synsets}
+        with open(os.path.join(files, names[1])) as numbers:
+            return {'ILSVRC2012_val_%08d.JPEG' % i: wnids[int(number)] for i, number in enumerate(numbers.read().split(), 1)}
+    except Exception as error:  # whatever SciPy raises for another file
+        raise Fault('%s: %s or %s is missing or wrong (%r); get it again' % (path, *names, error))
 
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('source')
     parser.add_argument('--to', default='data')
-    parser.add_argument('--sets', nargs='+', choices=sorted(FOLDERS), default=['imagenet1000', 'imagenet100'])
+    parser.add_argument('--sets', nargs='+', choices=sorted(SETS), default=['imagenet1000', 'imagenet100'])
     options = parser.parse_args()
     try:
         prepare(options.source, options.to, options.sets)

@@ -1,41 +1,39 @@
-"""Checkpoints: what a run needs to go on. Arrays are in NumPy archives; the rest is JSON; nothing that is read is executed."""
+"""Checkpoints: the files that a run is resumed from. Arrays are in NumPy archives, the rest is JSON; nothing in them is executed.
+
+A checkpoint is a folder, increment-<k>/ after an increment, increment-<k>-step-<n>/ within one:
+    network.npz     after an increment the network's variables, within one all variables of the graph
+    state.json      the state of the run, see logs/run.py
+    SHA256SUMS      checksums of the two, as `sha256sum -c` reads them; written last, it completes the checkpoint
+"""
 import contextlib
 import fcntl
 import hashlib
 import io
 import json
+import math
 import os
 import platform
 import re
 import shutil
-import time
+import threading
 
 import numpy as np
 
 from data import Fault
-from logs import stop
 
-FORMAT = 3
-# The state of a run before its first step.
-NOTHING = dict(settings={}, sizes=[], classes=[], exemplars=[], fits=[], results=[], matrix=[], hours=0.0, trained='', step=0,
-               sums=[])
+FORMAT = 4
+_HEARTBEAT = 5  # seconds between two time stamps of a lock
 
 
-def save(folder, arrays, state, before=None):
-    """Writes increment-<k>/, or within an increment increment-<k>-step-<n>/, of which the one before is kept.
+def write(folder, arrays, state, before=None):
+    """Writes a checkpoint. Each file is written whole or not at all, so older checkpoints stay good if the process is killed.
 
-    First network.npz, then state.json, which completes it; each whole or not at all, so that the checkpoints before it stay good
-    whenever the process is killed.
+    Of the checkpoints within increments, this one and the one before it are kept.
 
     Args:
-        folder: str, made if need be. arrays: dict from name to array: after an increment the network's variables, within one
-            all variables of the graph.
-        state: dict with the keys of NOTHING: settings that affect results; sizes, classes of each increment planned; classes, by
-            label, dicts of name, of the digest of the images to train on, and of the paths held (out) and test(ed on);
-            exemplars, their paths by label in order of choice, of the classes learnt; fits, results and matrix, one entry per
-            increment done; hours so far; trained, the digest of the increment's training set; step, how many of it are done
-            within an increment, else 0; sums, the losses of its steps since the last [train] line.
-        before: str or None, the checkpoint that this run saved last, or began with: known to be whole.
+        folder: str, made if need be. arrays: dict from name to array.
+        state: dict with keys results (one entry per increment done) and step (0 after an increment), and others.
+        before: str or None, folder of the checkpoint that this run wrote last or was resumed from.
 
     Returns:
         str, the checkpoint's folder.
@@ -47,116 +45,161 @@ def save(folder, arrays, state, before=None):
     name = 'increment-%d-step-%d' % (done, step) if step else 'increment-%d' % (done - 1)
     path, network = os.path.join(folder, name), io.BytesIO()
     np.savez(network, **arrays)
-    content = network.getbuffer()
-    text = json.dumps(dict(state, format=FORMAT, network=_digest(content)), default=lambda number: number.item())
+    files = {'network.npz': network.getbuffer(),
+             'state.json': json.dumps(_without_nan(dict(state, format=FORMAT)), allow_nan=False, indent=1).encode()}
+    sums = ''.join('%s  %s\n' % (hashlib.sha256(content).hexdigest(), file) for file, content in files.items())
     try:
         os.makedirs(path, exist_ok=True)
-        _write(os.path.join(path, 'network.npz'), content)
-        _write(os.path.join(path, 'state.json'), ('%s\n%s\n' % (text, _digest(text.encode()))).encode())
-        for changed in (path, folder):  # without it a power cut may undo what was renamed
+        for file, content in list(files.items()) + [('SHA256SUMS', sums.encode())]:
+            _write(os.path.join(path, file), content)
+        for changed in (path, folder):  # otherwise a power cut may undo the renaming
             sync(changed)
     except OSError as error:
-        raise Fault('%s: cannot be written (%s); free space or mend it, and the same command goes on from the checkpoint before'
+        raise Fault('%s: cannot be written (%s); free space or mend it, and the same command resumes from the checkpoint before'
                     % (path, error.strerror))
     for other in _newest_first(folder) if step else ():
         if 'step' in other and other not in (name, os.path.basename(before or '')):
             with contextlib.suppress(OSError):
-                os.remove(os.path.join(folder, other, 'state.json'))  # first: what is not complete is not looked at
+                os.remove(os.path.join(folder, other, 'SHA256SUMS'))  # first: an incomplete checkpoint is not looked at
             shutil.rmtree(os.path.join(folder, other), ignore_errors=True)
     return path
 
 
-def load(folder):
-    """Reads the newest checkpoint that is whole.
+def newest(folder):
+    """Reads the newest checkpoint that is not damaged.
 
     Args:
         folder: str.
 
     Returns:
-        arrays: dict from name to array, or None if there is no checkpoint.
-        state: dict, see `save`; NOTHING if there is none.
+        arrays, state: as `read` returns them; None if there is no checkpoint.
         path: str, the checkpoint's folder, or None.
-        damaged: list of str: newer checkpoints that are damaged.
+        damaged: list of str, newer checkpoints that are damaged, and how.
 
     Raises:
-        Fault: checkpoints are there and none is whole; a file may not be read, or has another format.
+        Fault: there are checkpoints, and all are damaged; a file cannot be read, or has another format.
     """
     damaged = []
     for name in _newest_first(folder):
         path = os.path.join(folder, name)
         try:
-            return read(path) + (path, damaged)
+            if os.path.exists(os.path.join(path, 'SHA256SUMS')):
+                return read(path) + (path, damaged)
+            _format(path)  # never complete, or from before there were checksums
         except Fault:
             raise
         except ValueError as error:
             damaged.append('%s: %s' % (path, error))
-        except (FileNotFoundError, NotADirectoryError) as error:
-            if error.filename.endswith('network.npz'):  # without state.json it was never complete
-                damaged.append('%s: network.npz is not there' % path)
         except OSError as error:
             raise Fault('%s: cannot be read (%s)' % (error.filename, error.strerror))
     if damaged:
         raise Fault('%s; no other checkpoint is there; delete it to begin anew' % '\n'.join(damaged))
-    return None, NOTHING, None, []
+    return None, None, None, []
 
 
 def read(path):
-    """One checkpoint's folder.
+    """Reads one checkpoint.
 
     Returns:
-        arrays, state: as `load` gives them.
+        arrays: dict from name to array. state: dict.
 
     Raises:
         ValueError: it is damaged. Fault: it has another format. OSError.
     """
-    with open(os.path.join(path, 'state.json'), 'rb') as file:
-        text, _, rest = file.read().partition(b'\n')
-    if _digest(text).encode() + b'\n' != rest:
-        raise ValueError('state.json is damaged')
-    state = json.loads(text.decode())
-    if not isinstance(state, dict) or state.get('format') != FORMAT:
-        raise Fault('%s: state.json has another format than %d, which this program writes; begin a new run in another MODEL_DIR, '
-                    'or go on with the commit that wrote it' % (path, FORMAT))
-    if set(state) != {'format', 'network', *NOTHING}:
-        raise ValueError('state.json is not complete')
-    with open(os.path.join(path, 'network.npz'), 'rb') as file:
-        network = file.read()
-    if _digest(network) != state['network']:
-        raise ValueError('network.npz is damaged')
-    with np.load(io.BytesIO(network), allow_pickle=False) as archive:
+    contents = {}
+    with open(os.path.join(path, 'SHA256SUMS'), 'rb') as file:
+        sums = file.read()
+    for name in ('network.npz', 'state.json'):
+        try:
+            with open(os.path.join(path, name), 'rb') as file:
+                contents[name] = file.read()
+        except FileNotFoundError:
+            raise ValueError('%s is not there' % name)
+        if ('%s  %s\n' % (hashlib.sha256(contents[name]).hexdigest(), name)).encode() not in sums:
+            raise ValueError('%s is damaged' % name)
+    state = _format(path)
+    with np.load(io.BytesIO(contents['network.npz']), allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}, state
 
 
-def network(folder, increment):
-    """The network after an increment, dict from name to array; None before the first.
+@contextlib.contextmanager
+def lock(folder, newest_path):
+    """Keeps other runs out of a folder; the system releases it when this process ends, however it ends.
+
+    Its time stamp is renewed every few seconds, so that other workers see that this process is alive.
+
+    Args:
+        folder: str. newest_path: str or None, the checkpoint that `newest` returned.
 
     Raises:
-        Fault: it is not there, or damaged.
+        Fault: another run has the lock, or wrote a checkpoint since; the folder cannot be written.
     """
-    if increment < 0:
-        return None
-    path = os.path.join(folder, 'increment-%d' % increment)
+    path = os.path.join(folder, 'lock')
     try:
-        return read(path)[0]
-    except (OSError, ValueError) as error:
-        raise Fault('%s: increment %d begins anew from it, and it cannot be read (%s)' % (path, increment + 1, error))
+        os.makedirs(folder, exist_ok=True)
+        file = open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), 'r+b', buffering=0)
+    except OSError as error:
+        raise Fault('%s: cannot be written (%s)' % (path, error.strerror))
+    ended = threading.Event()
+
+    def beat():
+        while not ended.wait(_HEARTBEAT):
+            with contextlib.suppress(OSError):
+                os.utime(path)
+
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Fault('%s: another run is writing there (%s); wait for its end, or choose another MODEL_DIR'
+                        % (folder, file.read().decode(errors='replace')))
+        except OSError as error:
+            raise Fault('%s: cannot be locked (%s); choose another MODEL_DIR' % (folder, error.strerror))
+        if newest(folder)[2] != newest_path:
+            raise Fault('%s: another run has just written there; repeat the command to resume from that' % folder)
+        with contextlib.suppress(OSError):  # on a full disk it is locked all the same
+            file.truncate(0)
+            file.write(holder().encode())
+            os.fsync(file.fileno())  # workers on other machines read it
+        threading.Thread(target=beat, daemon=True).start()
+        try:
+            yield
+        finally:
+            ended.set()
 
 
-def wait(folder, increment):
-    """Waits until another process, which is watched, has written the checkpoint of an increment.
+def holder():
+    """This process, as a lock names it."""
+    return 'process %d on %s' % (os.getpid(), platform.node())
 
-    Returns:
-        arrays, state, path: as `load` gives them.
 
-    Raises:
-        Stopped: as was asked.
-    """
-    path = os.path.join(folder, 'increment-%d' % increment)
-    while not stop.asked():
-        with contextlib.suppress(OSError, ValueError):  # not there yet; or there, and damaged, from before
-            return read(path) + (path,)
-        time.sleep(0.5)
-    raise stop.Stopped()
+def lock_state(folder):
+    """Text and time stamp of a folder's lock, str and float; '' and 0 where there is none."""
+    try:
+        with open(os.path.join(folder, 'lock')) as file:
+            return file.read(), os.fstat(file.fileno()).st_mtime
+    except OSError:
+        return '', 0
+
+
+def sync(path):
+    """Has the system put a file, or the names in a folder, where a power cut cannot undo it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
+
+
+def _format(path):
+    """The state of a checkpoint, or None if it has none. Raises: Fault: it has another format."""
+    try:
+        with open(os.path.join(path, 'state.json'), encoding='utf-8') as file:
+            state, _ = json.JSONDecoder().raw_decode(file.read())  # other formats have more behind it
+    except FileNotFoundError:
+        return None
+    if not isinstance(state, dict) or state.get('format') != FORMAT:
+        raise Fault('%s: state.json has another format than %d, which this program writes; begin a new run in another MODEL_DIR, '
+                    'or resume with the commit that wrote it' % (path, FORMAT))
+    return state
 
 
 def _newest_first(folder):
@@ -172,51 +215,14 @@ def _newest_first(folder):
     return sorted(order, key=order.get, reverse=True)
 
 
-@contextlib.contextmanager
-def lock(folder, newest, chief=True):
-    """Keeps other runs out of a folder; the system gives it free when this process ends, however it ends.
-
-    Args:
-        folder: str. newest: str or None, the checkpoint that `load` gave. chief: bool; other workers leave the lock to it.
-
-    Raises:
-        Fault: another run has it, or had it since; or the folder cannot be written.
-    """
-    if not chief:
-        yield
-        return
-    try:
-        os.makedirs(folder, exist_ok=True)
-        file = open(os.path.join(folder, 'lock'), 'a+b', buffering=0)
-    except OSError as error:
-        raise Fault('%s: cannot be written (%s)' % (folder, error.strerror))
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise Fault('%s: another run is writing there (%s); wait for its end, or choose another MODEL_DIR'
-                        % (folder, file.read().decode()))
-        except OSError as error:
-            raise Fault('%s: cannot be locked (%s); choose another MODEL_DIR' % (folder, error.strerror))
-        if load(folder)[2] != newest:
-            raise Fault('%s: another run has just written there; repeat the command to go on from that' % folder)
-        with contextlib.suppress(OSError):  # a full disk: locked all the same
-            file.truncate(0)
-            file.write(('process %d on %s' % (os.getpid(), platform.node())).encode())
-            os.fsync(file.fileno())  # other workers read it, on other machines
-        yield
-
-
-def sync(path):
-    """Has the system put a file, or what is in a folder, where a power cut cannot undo it."""
-    descriptor = os.open(path, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
-
-
-def _digest(content):
-    return hashlib.sha256(content).hexdigest()
+def _without_nan(value):
+    """The value with None for numbers that JSON does not have, and Python's own numbers for NumPy's."""
+    if isinstance(value, dict):
+        return {key: _without_nan(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(one) for one in value]
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _write(path, content):

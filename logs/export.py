@@ -9,7 +9,7 @@ import tensorflow.compat.v1 as tf
 
 import bic_layer
 import resnet_model
-from data import Fault, batches, checks
+from data import Fault, batches, images
 from logs import checkpoint, log
 
 _PARALLEL = 32  # images of a batch that are decoded at a time, on as many threads as there are processors
@@ -17,16 +17,17 @@ _SHOWN = 5      # classes that `predict` names
 
 
 def write(folder, s, now, names, weights, fit):
-    """Writes export/<k>/, a version that TensorFlow Serving takes from `export/`, in place of an older one of that number.
+    """Writes export/<k>/, a version that TensorFlow Serving takes from `export/`; an older one of that number is replaced.
 
     Its signature `serving_default` has the input image_bytes, string [batch], contents of JPEG, PNG, GIF or BMP files; and the
     outputs classes, string [batch, num_seen], UTF-8, and probabilities, float32 [batch, num_seen], both by falling probability,
-    of equal ones the lower label first. What evaluation does to an image is inside, in float32, and so is the correction.
+    of equal ones the lower label first. The preprocessing of evaluation is inside, in float32, and so is the correction.
 
     Args:
-        folder: str, MODEL_DIR/DATASET. s: settings. now: exemplar.Increment, the one that is done. names: list of str, the
-            classes by label. weights: dict from a variable's name, as in `resnet_model.variables`, to float32 array.
-            fit: bic_layer.Fit, of this increment.
+        folder: str, MODEL_DIR/DATASET. s: settings. now: exemplar.Increment, the one that is done.
+        names: list of str, the classes by label.
+        weights: dict from a variable's name, as in `resnet_model.variables`, to float32 array.
+        fit: bic_layer.Fit, of this increment.
 
     Raises:
         Fault: it cannot be written.
@@ -48,7 +49,7 @@ def write(folder, s, now, names, weights, fit):
         shutil.rmtree(old, ignore_errors=True)
     except (OSError, tf.errors.OpError) as error:
         raise Fault('%s: cannot be written (%s); free space or mend it, and the same command goes on from the last checkpoint'
-                    % (path, _reason(error)))
+                    % (path, str(error).split('\n')[0]))
 
 
 def _corrected(weights, now, fit):
@@ -72,7 +73,7 @@ def _save(path, s, names, weights):
         with tf.variable_scope('resnet'):
             _, logits = resnet_model.resnet(images, s.RESNET_DEPTH, len(names), False, s.BATCH_NORM_DECAY)
         logits, labels = tf.nn.top_k(logits, len(names))  # of equal ones the lower label first
-        # On terminals and in JSON alike: names that are no Unicode, as folders may have, with backslashes.
+        # Folders may have names that are no Unicode: terminals and JSON show them with backslashes.
         names = tf.constant([name.encode('utf-8', 'backslashreplace') for name in names])
         variables = resnet_model.variables('resnet')
         session.run([variable.initializer for variable in variables.values()],
@@ -85,36 +86,35 @@ def _save(path, s, names, weights):
 
 
 def predict(folder, path):
-    """Prints what the newest model says of images, on the CPU: per image its path, and the first classes a line each.
+    """Prints what the newest model says of images, on the CPU: for each image its path, and a line for each of the first classes.
 
     Args:
-        folder: str, MODEL_DIR/DATASET. path: str, an image, or a folder: all files in it and below count, but for hidden ones.
+        folder: str, MODEL_DIR/DATASET. path: str, an image, or a folder: all files in it and below count, except hidden ones.
 
     Raises:
         Fault: there is no model, no image, or images that cannot be decoded, after all others were shown.
     """
     version = _newest(os.path.join(folder, 'export'))
-    images, faults = _images(path)
-    show = log.Log(None)
-    broken = checks.unreadable(images, False)
+    paths, faults = _image_files(path)
+    show, broken = log.Log(None), images.broken(paths)
     with tf.Graph().as_default(), batches.host_session() as session:
         try:
             model = tf.saved_model.load(session, ['serve'], version)
             signature = model.signature_def['serving_default']
         except (OSError, tf.errors.OpError, KeyError, ValueError, RuntimeError) as error:
             raise Fault('%s: cannot be loaded (%s); take the TensorFlow that wrote it, or if it is damaged, delete it, and the '
-                        'increment before is taken' % (version, _reason(error)))
+                        'increment before is taken' % (version, str(error).split('\n')[0]))
         contents, outputs = signature.inputs['image_bytes'].name, {key: signature.outputs[key].name for key in signature.outputs}
         show.text('[model]   dir=%s' % version)
-        for image in images:
-            if image not in broken:
-                try:
-                    with open(image, 'rb') as file:
-                        found = session.run(outputs, {contents: [file.read()]})
-                except (OSError, tf.errors.OpError) as error:
-                    broken[image] = checks.unreadable([image], True).get(image) or _reason(error)
-            if image in broken:
-                faults.append('%s: %s' % (os.fsdecode(image), broken[image]))
+        for image in paths:
+            try:
+                if image in broken:
+                    raise ValueError(broken[image])
+                with open(image, 'rb') as file:
+                    found = session.run(outputs, {contents: [file.read()]})
+            except (OSError, ValueError, tf.errors.OpError) as error:
+                reason = 'cannot be decoded' if isinstance(error, tf.errors.OpError) else error
+                faults.append('%s: %s' % (os.fsdecode(image), reason))
                 continue
             show.text('[image]   path=%s' % os.fsdecode(image))
             for name, probability in list(zip(found['classes'][0], found['probabilities'][0]))[:_SHOWN]:
@@ -135,28 +135,21 @@ def _newest(folder):
     return os.path.join(folder, str(max(versions)))
 
 
-def _images(path):
+def _image_files(path):
     """The image files, list of bytes, and what cannot be read, list of str."""
     if os.path.isfile(path):
         return [os.fsencode(path)], []
     if not os.path.isdir(path):
         raise Fault('PREDICT=%s: no such file or folder' % path)
-    images, errors, seen = [], [], set()
+    found, errors, seen = [], [], set()
     for place, folders, files in os.walk(path, onerror=errors.append, followlinks=True):
         # Links may lead to a folder again: each is looked into once.
         if os.path.realpath(place) in seen:
             folders[:], files = [], []
         seen.add(os.path.realpath(place))
         folders[:] = [name for name in folders if not name.startswith('.')]
-        files = [os.path.join(place, name) for name in files if not name.startswith('.')]
-        images += [os.fsencode(file) for file in files if os.path.isfile(file) or os.path.islink(file)]  # no pipes
+        found += [os.fsencode(os.path.join(place, name)) for name in files if not name.startswith('.')]
     faults = ['%s: cannot be read (%s)' % (error.filename, error.strerror) for error in errors]
-    if not images:
+    if not found:
         raise Fault('\n'.join(faults or ['PREDICT=%s: no file is there that is not hidden' % path]))
-    return sorted(images), faults
-
-
-def _reason(error):
-    """An error in a few words: TensorFlow's have advice or a stack of calls before them, and `file; ` before the reason."""
-    text = re.sub(r'(?s).*(\nNode: [^\n]*|Original error:)\s+', '', str(error)).split('\n')[0]
-    return getattr(error, 'strerror', None) or text.rpartition('; ')[2]
+    return sorted(found), faults

@@ -11,31 +11,33 @@ import tensorflow.compat.v1 as tf
 
 try:
     import tqdm
-except ImportError:  # the method does without
+except ImportError:  # it is optional
     tqdm = None
 
-from data import Fault, protocol, settings
+from data import Fault, devices, settings
 from logs import events, tables
 
 
 class Log:
-    """Writes lines to standard output and to a new file, each flushed at once.
+    """Writes lines to standard output and to a file, each flushed at once.
 
     Args:
-        path: str, the log file, or None for standard output alone.
+        path: str, the log file, which is made or appended to; None for standard output alone.
+        silent: bool; True: nothing is written at all.
 
-    Attributes: events, an events.Events that has the lines as curves, or None.
+    Attributes:
+        events: events.Events that has the lines as curves, or None.
 
     Raises:
-        OSError: the file exists or cannot be made. Later, Fault: a line cannot be written.
+        OSError: the file cannot be made. Later, Fault: a line cannot be written.
     """
 
-    def __init__(self, path):
-        self.path, self.events, self.silent = path, None, False
-        self._file = open(path, 'x', encoding='utf-8', errors='backslashreplace') if path else None
+    def __init__(self, path, silent=False):
+        self.path, self.events, self._silent = path, None, silent
+        self._file = open(path, 'a', encoding='utf-8', errors='backslashreplace') if path else None
         if hasattr(sys.stdout, 'reconfigure'):
             sys.stdout.reconfigure(errors='backslashreplace')  # class names in any language, on terminals in any
-        self._watched = tqdm is not None and sys.stdout.isatty() and sys.stderr.isatty()
+        self._bar = tqdm is not None and not silent and sys.stdout.isatty() and sys.stderr.isatty()
 
     def __call__(self, tag, **values):
         """One line. Fractions, not percent, with fixed decimals; lists are joined by commas; no spaces in values."""
@@ -44,16 +46,16 @@ class Log:
             self.events.line(tag, values)
 
     def text(self, line):
-        """A line that is no event: settings, the authors' closing lines, the table."""
-        if self.silent:
+        """A line as it is: settings, the authors' closing lines, the table."""
+        if self._silent:
             return
         try:
-            if self._watched:
+            if self._bar:
                 tqdm.tqdm.write(line)  # above the progress bar
             else:
                 print(line, flush=True)
         except OSError as error:
-            raise Fault('standard output: cannot be written (%s); the same command goes on from the last checkpoint'
+            raise Fault('standard output: cannot be written (%s); the same command resumes from the last checkpoint'
                         % error.strerror)
         if self._file:
             try:
@@ -62,12 +64,12 @@ class Log:
                 if not os.fstat(self._file.fileno()).st_nlink:
                     raise FileNotFoundError(errno.ENOENT, 'it was deleted')
             except OSError as error:
-                raise Fault('%s: cannot be written (%s); the same command goes on from the last checkpoint, with a new log'
+                raise Fault('%s: cannot be written (%s); the same command resumes from the last checkpoint'
                             % (self.path, error.strerror))
 
     def progress(self, steps, title):
         """The same steps, with a progress bar where a person watches a terminal and tqdm is installed."""
-        return tqdm.tqdm(steps, title, leave=False) if self._watched else steps
+        return tqdm.tqdm(steps, title, leave=False) if self._bar else steps
 
     def close(self):
         if self._file:
@@ -76,13 +78,49 @@ class Log:
             self.events.close()
 
 
-def begin(s, data, plan, state, resumed, chief, **machine):
-    """Opens a run's log, none for a plan alone, and writes what the run is going to do after what is done.
+class Meter:
+    """What a [train] line says of the steps since the last one: means, speed, time left.
 
     Args:
-        s: settings. data, plan: from `protocol.read`. state: dict, see `checkpoint.save`.
-        resumed: str, the folder of the checkpoint, or None. chief: bool; other workers' lines go nowhere. machine: what else the
-            [env] line says.
+        s: settings.
+        steps: int, training steps left in the run, this increment's included.
+        sums: list of lists, losses of the steps since the last line, from a checkpoint.
+
+    Attributes:
+        sums: as above.
+    """
+
+    def __init__(self, s, steps, sums):
+        self.sums, self._s, self._steps = [list(losses) for losses in sums], s, steps
+        self._timed, self._images, self._seconds, self._waited = False, 0, 0.0, 0.0
+
+    def add(self, losses, waited, images, seconds):
+        """One step.
+
+        Args:
+            losses: list of float. waited: float, seconds that it waited for its batch. images: int. seconds: float.
+        """
+        self.sums.append([float(loss) for loss in losses])
+        self._steps -= 1
+        if self._timed:  # the first step, which has TensorFlow's start-up, is not timed
+            self._images, self._seconds, self._waited = self._images + images, self._seconds + seconds, self._waited + waited
+        self._timed = True
+
+    def read(self):
+        """Means of the losses, and a dict of images_per_sec, input_wait and hours_left; begins anew."""
+        speed = self._images / self._seconds if self._images else float('nan')
+        means, times = np.mean(self.sums, axis=0), dict(
+            images_per_sec=speed, input_wait=self._waited / self._seconds if self._images else float('nan'),
+            hours_left=self._steps * self._s.BATCH_SIZE / speed / 3600)
+        self.sums, self._images, self._seconds, self._waited = [], 0, 0.0, 0.0
+        return means, times
+
+
+def begin(run):
+    """Opens a run's log, none for a plan alone or for a worker that is not the chief; writes what the run is going to do.
+
+    Args:
+        run: logs.run.Run.
 
     Returns:
         Log.
@@ -90,38 +128,47 @@ def begin(s, data, plan, state, resumed, chief, **machine):
     Raises:
         Fault: the log cannot be made.
     """
-    name, write = '%s-%s' % (s.DATASET, time.strftime('%Y%m%d-%H%M%S')), Log(None)
-    write.silent = not chief
-    if chief and not s.PLAN_ONLY:
-        trained = [row['train'] for row in state['results']] + [now.train for now in plan[len(state['results']):]]
-        steps = [settings.num_steps(s, now._replace(train=count)) for now, count in zip(plan, trained)]
-        try:
-            os.makedirs(s.LOG_DIR, exist_ok=True)
-            write = Log(os.path.join(s.LOG_DIR, 'log-' + name))
-            write.events = events.Events(os.path.join(s.LOG_DIR, 'run-' + name), [sum(steps[:k]) for k in range(len(steps))],
-                                         [now.num_seen for now in plan])
-        except OSError as error:
-            raise Fault('%s: cannot be made (%s)' % (error.filename, error.strerror))
+    s, write = run.s, _opened(run)
+    if run.resumed:
+        write('resume', increment=run.done, seen_classes=run.plan[run.done].num_old, step=run.step, dir=run.resumed)
     try:
         commit = subprocess.check_output(['git', 'describe', '--always', '--dirty'], stderr=subprocess.DEVNULL,
                                          cwd=os.path.dirname(os.path.abspath(__file__))).decode().strip()
     except (OSError, subprocess.CalledProcessError):
         commit = 'unknown'
-    write('env', git=commit, python=platform.python_version(), tensorflow=tf.__version__, numpy=np.__version__, **machine,
-          host=platform.node())
+    write('env', git=commit, python=platform.python_version(), tensorflow=tf.__version__, numpy=np.__version__,
+          **devices.described(s), replicas=devices.count(s), host=platform.node())
     for name, value in sorted(vars(s).items()):
-        write.text('[config]  %s=%s' % (name, tables.setting(value)))
-    for line in data.left_out:
+        write.text('[config]  %s=%s' % (name, settings.shown(value)))
+    for line in run.damaged:
         write.text('[left_out] %s' % line)
-    done = len(state['results'])
-    if resumed:
-        write('resume', increment=done, seen_classes=plan[done].num_old, step=state['step'], dir=resumed)
-    for now in plan[done:]:
+    for now in run.plan[run.done:]:
         write('plan', increment=now.increment, new_classes=now.num_seen - now.num_old, seen_classes=now.num_seen,
               train=now.train, val=now.val, test=now.test, exemplars_per_class=now.exemplars, steps=settings.num_steps(s, now),
               lr_drops=settings.lr_drops(s, now.train))
         for label in range(now.num_old, now.num_seen) if s.PLAN_ONLY else ():
+            data = run.data
             write.text('[class]   increment=%d label=%d train=%d held_out=%d test=%d name=%s' % (
                 now.increment, label, len(data.train[label]), len(data.held[label]), len(data.test[label]), data.names[label]))
-    write('estimate', **protocol.estimate(s, data, plan, done))
+    return write
+
+
+def _opened(run):
+    """A new log LOG_DIR/log-<dataset>-<date>-<time>, or that of the run which is resumed; beside it the folder run-<..>."""
+    s, path = run.s, run.log_path
+    if s.PLAN_ONLY or not run.devices.chief:
+        return Log(None, silent=not run.devices.chief)
+    if not path or os.path.dirname(path) != os.path.normpath(s.LOG_DIR) or not os.path.isfile(path):
+        path = os.path.join(os.path.normpath(s.LOG_DIR), 'log-%s-%s' % (s.DATASET, time.strftime('%Y%m%d-%H%M%S')))
+    folder, name = os.path.split(path)
+    trained = [row['train'] for row in run.rows] + [now.train for now in run.plan[run.done:]]
+    steps = [settings.num_steps(s, now._replace(train=count)) for now, count in zip(run.plan, trained)]
+    try:
+        beside = os.path.join(folder, 'run' + name[len('log'):])
+        os.makedirs(beside, exist_ok=True)
+        write = Log(path)
+        write.events = events.Events(beside, [sum(steps[:k]) for k in range(len(steps))],
+                                     [now.num_seen for now in run.plan], run.done, run.step)
+    except OSError as error:
+        raise Fault('%s: cannot be made (%s)' % (error.filename, error.strerror))
     return write

@@ -7,8 +7,8 @@ import os
 import numpy as np
 
 import exemplar
-from data import Fault, checks, protocol
-from logs import stop, tables
+from data import Fault, batches, images
+from logs import tables
 
 Score = collections.namedtuple('Score', 'top1 top5 by_increment by_class predicted')
 Score.__doc__ = """What a classifier achieves over all classes seen.
@@ -18,54 +18,61 @@ top1, top5: float. by_increment: list of float, top-1 on the classes of each inc
 """
 UNKNOWN = Score(float('nan'), float('nan'), None, None, None)
 
+Scores = collections.namedtuple('Scores', 'labels off on nme')
+Scores.__doc__ = """Classifiers on the same images.
 
-def evaluate(s, session, model, now, data, images):
+labels: int array [images]. off, on, nme: a Score each, before the correction, after it, and of the nearest mean of exemplars
+(UNKNOWN without means).
+"""
+
+
+def evaluate(s, session, model, now, data, numbers):
     """Runs the network over images in inference mode, in one pass.
 
     Args:
-        data: namespace from `protocol.read`. images: int array, which of its images.
+        s: settings. session, model: of this increment. now: exemplar.Increment.
+        data: dataset.Dataset. numbers: int array, which of its images.
 
     Yields:
-        (features, logits, labels) per batch: float32 [batch, 512 or 2048], float32 [batch, num_seen], int32 [batch].
+        (features, logits, labels) per batch: float32 [batch, 512, 2048 or 64], float32 [batch, num_seen], int32 [batch].
 
     Raises:
-        Fault: a logit is not finite; images cannot be read any more. Stopped: as was asked.
+        Fault: a logit is not finite; an image cannot be read any more.
     """
-    with checks.explained(data.paths[images]):
-        session.run(model.evaluation_batches.initializer, {model.paths: data.paths[images], model.labels: data.labels[images]})
-        for _ in range(0, len(images), model.devices.part(s.BATCH_SIZE)):
-            if stop.asked():
-                raise stop.Stopped()
-            features, logits, labels_of_batch = session.run(model.evaluated)
+    with images.explained(data.paths[numbers]):
+        session.run(model.evaluation_batches.initializer, batches.feed(model, data, numbers))
+        for _ in range(0, len(numbers), model.evaluation_size):
+            features, logits, labels = session.run(model.evaluated)
             if not np.isfinite(logits).all():
                 raise Fault('increment=%d: the trained network gives logits that are not finite; a lower LEARNING_RATE (now %s) '
                             'may help' % (now.increment, s.LEARNING_RATE))
-            yield features, logits[:, :now.num_seen], labels_of_batch
+            yield features, logits[:, :now.num_seen], labels
 
 
 def score(write, now, split, outputs, correct, means=None, plan=()):
     """Accuracy over all classes seen; writes [eval] and [nme] lines and, given the plan, [matrix] and [confusion] lines.
 
     Args:
-        now: exemplar.Increment. split: 'val' or 'test'. outputs: iterable like `evaluate`'s.
-        correct: function from a batch's features and logits to its corrected logits. means: the classes' means, see
-            `exemplar.mean_scores`. plan: the increments to tell apart.
+        write: log.Log. now: exemplar.Increment. split: 'val' or 'test'.
+        outputs: iterable of (features, logits, labels), as `evaluate` yields them.
+        correct: function from a batch's features and logits to its corrected logits.
+        means: the classes' means, see `exemplar.mean_scores`, or None.
+        plan: list of exemplar.Increment to tell apart.
 
     Returns:
-        labels: int array [images].
-        scores: dict of Score: 'off' and 'on', before and after the correction; given means, 'nme', nearest mean of exemplars.
+        Scores.
     """
     classifiers = dict(off=lambda features, logits: logits, on=correct)
     if means is not None:
         classifiers['nme'] = lambda features, logits: exemplar.mean_scores(features, means)
-    labels, ranks, predicted = [], {name: [] for name in classifiers}, {name: [] for name in classifiers}
+    labels, ranks, predicted = [], collections.defaultdict(list), collections.defaultdict(list)
     for features, logits, of_batch in outputs:
         labels.append(of_batch)
         for name, classify in classifiers.items():
             values = classify(features, logits)
             ranks[name].append(rank(values, of_batch))
             predicted[name].append(values.argmax(axis=1))
-    labels, scores = np.concatenate(labels), {}
+    labels, scores = np.concatenate(labels), dict(nme=UNKNOWN)
     ends = [then.num_seen for then in plan[:now.increment + 1]]
     came = np.searchsorted(ends, labels, 'right')  # [images], the increment of the true class
     for name in classifiers:
@@ -84,53 +91,65 @@ def score(write, now, split, outputs, correct, means=None, plan=()):
         for j in range(len(ends)):
             counts = np.bincount(np.searchsorted(ends, said[came == j], 'right'), minlength=len(ends))
             write('confusion', increment=now.increment, correction=name, true=j, predicted=list(counts))
-    return labels, scores
+    return Scores(labels, **scores)
 
 
-def record(folder, s, data, now, test, labels, scores, exemplars):
+def record(folder, data, now, scores, exemplars):
     """Adds an increment to the tables beside the log: classes.csv, predictions.csv and exemplars.csv.
 
+    Lines that an interrupted part of the run wrote of this increment are replaced.
+
     Args:
-        folder: str, which is there. data: from `protocol.read`. now: exemplar.Increment. test: int array, the test images.
-        labels, scores: from `score` of these. exemplars: list of int arrays, by label in order of choice.
+        folder: str, which is there. data: dataset.Dataset. now: exemplar.Increment. scores: Scores of the test.
+        exemplars: list of int arrays, by label in order of choice.
 
     Raises:
         Fault: a table cannot be written.
     """
-    counts, off, on = np.bincount(labels, minlength=now.num_seen), scores['off'], scores['on']
+    counts, test = np.bincount(scores.labels, minlength=now.num_seen), np.concatenate(data.test[:now.num_seen])
+    nme = itertools.repeat('') if scores.nme.predicted is None else scores.nme.predicted
     written = {
         'classes.csv': (['label', 'name', 'images', 'top1_before', 'top1'],
-                        zip(range(now.num_seen), data.names, counts, off.by_class, on.by_class)),
+                        zip(range(now.num_seen), data.names, counts, scores.off.by_class, scores.on.by_class)),
         'predictions.csv': (['path', 'class', 'before', 'after', 'nme'],
-                            zip(protocol.relative(s, data, test), labels, off.predicted, on.predicted,
-                                scores['nme'].predicted if 'nme' in scores else itertools.repeat(''))),
+                            zip(data.relative(test), scores.labels, scores.off.predicted, scores.on.predicted, nme)),
         'exemplars.csv': (['label', 'position', 'path'],
                           ((label, position, image) for label, of_class in enumerate(exemplars)
-                           for position, image in enumerate(protocol.relative(s, data, of_class))))}
+                           for position, image in enumerate(data.relative(of_class))))}
     try:
         for name, (header, rows) in written.items():
-            with open(os.path.join(folder, name), 'a', newline='', encoding='utf-8', errors='surrogateescape') as file:
-                table = csv.writer(file, lineterminator='\n')
-                table.writerows([['increment'] + header] if not file.tell() else [])
-                table.writerows([now.increment, *row] for row in rows)
+            _replace_from(os.path.join(folder, name), now.increment, ['increment'] + header, rows)
     except OSError as error:
-        raise Fault('%s: cannot be written (%s); the same command goes on from the last checkpoint, with a new log'
-                    % (folder, error.strerror))
+        raise Fault('%s: cannot be written (%s); the same command resumes from the last checkpoint' % (folder, error.strerror))
 
 
-def row(now, fit, scores, train, val, test):
-    """An increment's row of the closing table, dict. train, val, test: int, its images."""
-    off, on, nme = scores['off'], scores['on'], scores.get('nme', UNKNOWN)
-    return dict(increment=now.increment, classes=now.num_seen, top1_before=off.top1, top1=on.top1, top5_before=off.top5,
-                top5=on.top5, top1_nme=nme.top1, top5_nme=nme.top5, beta=fit.beta, gamma=fit.gamma, train=train, val=val,
-                test=test)
+def _replace_from(path, increment, header, rows):
+    """Writes a table's rows of an increment after those of earlier increments."""
+    kept = []
+    if os.path.exists(path):
+        with open(path, newline='', encoding='utf-8', errors='surrogateescape') as file:
+            kept = [row for row in csv.reader(file) if row and row[0].isdigit() and int(row[0]) < increment]
+    with open(path + '.partial', 'w', newline='', encoding='utf-8', errors='surrogateescape') as file:
+        table = csv.writer(file, lineterminator='\n')
+        table.writerow(header)
+        table.writerows(kept)
+        table.writerows([increment, *row] for row in rows)
+    os.replace(path + '.partial', path)
+
+
+def row(now, fit, scores):
+    """An increment's row of the closing table, dict. now: exemplar.Increment. fit: bic_layer.Fit. scores: Scores of the test."""
+    return dict(increment=now.increment, classes=now.num_seen, top1_before=scores.off.top1, top1=scores.on.top1,
+                top5_before=scores.off.top5, top5=scores.on.top5, top1_nme=scores.nme.top1, top5_nme=scores.nme.top5,
+                beta=fit.beta, gamma=fit.gamma, train=now.train, val=now.val, test=now.test)
 
 
 def close(s, write, rows, matrix, hours, hours_left):
     """The [result] line, and the authors' three: all increments' beta, gamma and corrected accuracy so far.
 
     Args:
-        rows: list of dict, one per increment. matrix: like `forgetting`'s. hours, hours_left: float.
+        s: settings. write: log.Log. rows: list of dict, one per increment. matrix: as of `forgetting`.
+        hours, hours_left: float.
     """
     last = rows[-1]
     averages = {'avg_%s%s' % (metric, suffix): np.mean([row[metric] for row in rows[first:]])
@@ -144,11 +163,10 @@ def close(s, write, rows, matrix, hours, hours_left):
 
 
 def finish(write, data, rows, by_class):
-    """The [class] lines and the table, which close the log. by_class: float array, from `score`."""
+    """The [class] lines and the table, which end the log. by_class: float array, of a Score."""
     for label, top1 in enumerate(by_class):
         write.text('[class]   label=%d images=%d top1=%.4f name=%s' % (label, len(data.test[label]), top1, data.names[label]))
     write.text(tables.table(rows))
-    write.close()
 
 
 def rank(logits, labels):

@@ -3,10 +3,9 @@ import numbers
 
 import numpy as np
 
-from data import FREE
+from data import settings
 
-_DECIMALS = {'beta': 6, 'gamma': 6, 'lr': 6, 'images_per_sec': 1, 'seconds': 1, 'hours': 2, 'hours_left': 2,
-             'network_gb': 2, 'main_gb': 2, 'disk_gb': 2}  # 4 where not named
+_DECIMALS = {'beta': 6, 'gamma': 6, 'lr': 6, 'images_per_sec': 1, 'seconds': 1, 'hours': 2, 'hours_left': 2}  # 4 where not named
 
 
 def text(key, value):
@@ -33,30 +32,30 @@ def table(rows):
     return '\n'.join([lines[0], '|%s|' % '|'.join('-' * (width + 1) + ':' for width in widths)] + lines[1:])
 
 
-def kinds(settings):
-    """Puts runs together that are alike in all that affects results but SEED.
+def kinds(each):
+    """Groups runs that differ, of all that affects results, in SEED alone.
 
     A setting that a run does not name, its log being older than the setting, counts as what the first run that names it has.
 
     Args:
-        settings: list of dict from name to value, one per run.
+        each: list of dict from setting to value, one per run.
 
     Returns:
         dict from the kind's name, the settings in which the kinds differ, to the list of its runs' positions.
     """
     first = {}
-    for one in settings:
+    for one in each:
         for name, value in one.items():
-            first.setdefault(name, setting(value))
-    of_runs = [{name: setting(one.get(name, value)) for name, value in first.items() if name != 'SEED' and name not in FREE}
-               for one in settings]
+            first.setdefault(name, settings.shown(value))
+    of_runs = [{name: settings.shown(one.get(name, value)) for name, value in first.items()
+                if name != 'SEED' and name not in settings.FREE} for one in each]
     differ = [name for name in of_runs[0] if len({one[name] for one in of_runs}) > 1] or ['METHOD']
     members = {}
     for position, one in enumerate(of_runs):
         members.setdefault(tuple(one.get(name, '') for name in differ), []).append(position)
     named = {}
     for values, positions in members.items():
-        own = [(name, value) for name, value in zip(differ, values) if name in settings[positions[0]]]
+        own = [(name, value) for name, value in zip(differ, values) if name in each[positions[0]]]
         of_kind = ', '.join(value if differ == ['METHOD'] else '%s=%s' % (name, value) for name, value in own)
         named[of_kind or 'all'] = positions
     return named
@@ -88,9 +87,9 @@ def comparison(runs, metric):
     return table(lines)
 
 
-def setting(value):
-    """A setting's value as [config] lines have it."""
-    return ','.join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+def headline(run):
+    """The metric of a run's tables and pictures, 'top1' or 'top5'. run: dict, see logs/read.py."""
+    return run['settings'].get('HEADLINE', 'top1')
 
 
 def _spread(fractions):

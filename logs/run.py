@@ -1,0 +1,282 @@
+"""A run: what is done so far, where it continues, saving and stopping."""
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+
+import numpy as np
+
+import bic_layer
+import resnet_model
+from data import Fault, dataset, devices, settings
+from logs import checkpoint, export, log, results
+
+STATUS = 75  # of a process that was stopped and can be resumed; EX_TEMPFAIL, "try again", in BSD's sysexits.h
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C; what schedulers send; a lost terminal
+
+# The state of a run before its first step; checkpoints keep these. `trained`: the digest of the increment's training images.
+# `sums`: losses of the steps since the last [train] line.
+NEW = dict(dataset.NEW, settings={}, fits=[], results=[], matrix=[], hours=0.0, trained='', step=0, sums=[], log='')
+
+
+class Run:
+    """One run, new or resumed from its newest checkpoint.
+
+    Args:
+        s, faults: from `settings.read`.
+        prepared: dict, see `dataset.read`.
+        on: devices.Devices.
+
+    Attributes:
+        s, devices: settings and devices.
+        asked: bool, whether a signal has asked the training to stop.
+        data, plan: from `dataset.read`.
+        missing: list of str, why the run cannot start, one line each.
+        resumed: str, folder of the newest checkpoint, or None.
+        damaged: list of str, newer checkpoints that are damaged.
+        step: int, steps of the next increment that are done.
+        sums: list of lists, losses of the steps since the last [train] line.
+        weights: dict from name to array, the network of the last increment done; None before the first.
+        exemplars: list of int arrays: by label, the stored images of the old classes, in order of choice.
+        fits, rows, matrix: lists, per increment done: bic_layer.Fit; the row of the closing table; top-1 by increment.
+        log: log.Log, in `opened`. log_path: str.
+
+    Raises:
+        Fault: there is no plan, or no checkpoint to resume from.
+    """
+
+    def __init__(self, s, faults, prepared, on):
+        self.s, self.devices, self.log, self.asked = s, on, None, False
+        self.folder = '%s/%s' % (s.MODEL_DIR, s.DATASET)
+        arrays, state, self.resumed, self.damaged = checkpoint.newest(self.folder) if not faults else (None, None, None, [])
+        if self.resumed:
+            faults = settings.changes(s, state['settings'], self.resumed)
+        state = state or NEW
+        self.data, self.exemplars, self.plan, self.missing = dataset.read(s, faults, prepared, state)
+        self._classes = self.data.classes(state)
+        self._take(arrays, state)
+        if s.FIRST_INCREMENT_FROM and not self.resumed and not self.missing:
+            self._take_first_increment()
+
+    def check(self):
+        """Raises a Fault that says why the run cannot start, if it cannot."""
+        if self.missing:
+            raise Fault('\n'.join(self.missing))
+
+    @property
+    def done(self):
+        """Number of increments that are done."""
+        return len(self.rows)
+
+    def _take(self, arrays, state):
+        """Takes over what a checkpoint has; None in it stands for a number that is not known."""
+        nan = float('nan')
+        self.fits = [bic_layer.Fit(*[nan if value is None else value for value in fit]) for fit in state['fits']]
+        self.rows = [{key: nan if value is None else value for key, value in row.items()} for row in state['results']]
+        self.matrix = list(state['matrix'])
+        self.step, self.sums, self.log_path = state['step'], state['sums'], state['log']
+        self._trained, self._hours, self._began, self._saved = state['trained'], state['hours'], time.time(), time.time()
+        self._steps_done = 0  # in this process, of increments that are done
+        self._arrays, self.weights = (arrays, None) if self.step else (None, arrays)
+
+    def _take_first_increment(self):
+        """Takes the first network of the run in FIRST_INCREMENT_FROM as if this run had just trained it.
+
+        Raises:
+            Fault: there is none, or this run would train another one.
+        """
+        path = '%s/%s/increment-0' % (self.s.FIRST_INCREMENT_FROM, self.s.DATASET)
+        try:
+            weights, state = checkpoint.read(path)
+        except Fault:
+            raise
+        except (OSError, ValueError) as error:
+            raise Fault('FIRST_INCREMENT_FROM=%s: %s is not the first increment of a run (%s)'
+                        % (self.s.FIRST_INCREMENT_FROM, path, error))
+        remedy = 'with --FIRST_INCREMENT_FROM= it is trained anew'
+        faults = list(settings.changes(self.s, state['settings'], path, [settings.LATER], remedy).values())
+        trained = self.data.digest(np.concatenate(self.data.train[:self.plan[0].num_seen]))
+        if trained != state['trained'] or len(weights['dense/bias']) != len(self.data.names):
+            faults.append('FIRST_INCREMENT_FROM=%s: that network was trained on other images, or has another number of classes; '
+                          '%s' % (self.s.FIRST_INCREMENT_FROM, remedy))
+        if faults:
+            raise Fault('\n'.join(faults))
+        self._trained, self.step = trained, settings.num_steps(self.s, self.plan[0])
+        self._arrays = {'resnet/' + name: value for name, value in weights.items()}
+
+    @contextlib.contextmanager
+    def opened(self):
+        """Keeps other runs out of the folder, and opens the log."""
+        with checkpoint.lock(self.folder, self.resumed) if self.devices.chief else contextlib.nullcontext():
+            self._agree(devices.facts(self.s), 'start')  # from now on the chief's lock is there
+            self.log = log.begin(self)
+            self.log_path = self.log.path or ''
+            try:
+                yield
+            finally:
+                self.log.close()
+
+    def begin(self, now, train):
+        """Before an increment is trained: it continues on the images it began with, and all workers agree.
+
+        Args:
+            now: exemplar.Increment. train: int array, its training images.
+
+        Raises:
+            Fault: it began with other images; the workers do not agree.
+        """
+        trained, began_with, num_classes = self.data.digest(train), self._trained, len(self.data.names)
+        if self.step and (trained != began_with or len(self._arrays['resnet/dense/bias']) != num_classes):
+            raise Fault('%s: increment %d began with other images, or with fewer classes; put its images back, or delete '
+                        '%s/increment-%d-step-* to begin this increment anew'
+                        % (self.resumed, now.increment, self.folder, now.increment))
+        self._trained, self.weights = trained, resnet_model.grown(self.weights, num_classes, self.s.SEED)
+        self._agree(dict(
+            checkpoint=os.path.basename(self.resumed or ''), step=self.step, images=trained, classes=self._classes,
+            MODEL_DIR=checkpoint.lock_state(self.folder)[0]), 'increment=%d' % now.increment)
+
+    def _agree(self, facts, doing):
+        """Compares facts with all other workers. While this waits for them, a signal ends the process at once."""
+        if self.devices.num_workers > 1:
+            with _ended_by_signals():
+                self.devices.agree(self.s, facts, doing)
+
+    def restore(self, session, model):
+        """Initialises a model's variables: from the checkpoint within this increment, or from the previous network."""
+        if self.step:
+            values = {model.variables[name].initial_value: value for name, value in self._arrays.items()}
+        else:
+            values = resnet_model.first_weights(model.networks, self.weights, self.s.SEED)
+        with self.devices.waiting('initialising the network'):
+            session.run(model.initializer, values)
+
+    def later_steps(self, now):
+        """Training steps of the increments after this one, int."""
+        return sum(settings.num_steps(self.s, later) for later in self.plan[now.increment + 1:])
+
+    def save(self, now, values, step=0, sums=()):
+        """Writes a checkpoint, and its line.
+
+        Args:
+            now: exemplar.Increment.
+            values: dict from name to array: within an increment all variables of its graph, after it those of the network.
+            step: int, steps of the increment that are done; 0 after it.
+            sums: list of lists, losses of the steps since the last [train] line.
+
+        Raises:
+            Fault: it cannot be written.
+        """
+        self._saved = time.time()
+        if not self.devices.chief:
+            return
+        state = dict(settings=settings.fixed(self.s), sizes=[other.num_seen - other.num_old for other in self.plan],
+                     classes=self._classes, exemplars=[self.data.relative(numbers) for numbers in self.exemplars],
+                     fits=self.fits, results=self.rows, matrix=self.matrix, hours=self._hours_so_far(), trained=self._trained,
+                     step=step, sums=sums, log=self.log_path)
+        self.resumed = checkpoint.write(self.folder, values, state, self.resumed)
+        self.log('save', increment=now.increment, dir=self.resumed)
+
+    def _hours_so_far(self):
+        return self._hours + (time.time() - self._began) / 3600
+
+    @contextlib.contextmanager
+    def noting_signals(self):
+        """Around training steps: a first signal of each kind is noted in `asked`, a second one ends the process.
+
+        What is ignored from outside, as by nohup, stays ignored.
+        """
+        def note(number, _):
+            self.asked = True
+            signal.signal(number, signal.SIG_DFL)
+
+        before = {number: signal.signal(number, note) for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def wishes(self, now, step):
+        """After so many steps of an increment: whether this process is asked to stop, and whether a checkpoint is due; bools."""
+        every, images_done = self.s.CHECKPOINT_EPOCHS * now.train, step * self.s.BATCH_SIZE
+        border = bool(every and step) and images_done // every > (images_done - self.s.BATCH_SIZE) // every
+        return [self.asked, border or time.time() - self._saved > 60 * self.s.CHECKPOINT_MINUTES]
+
+    def follow(self, now):
+        """By a worker that is not the chief: waits for the chief's checkpoint of this increment, and takes it over.
+
+        Raises:
+            Fault: nothing was seen of the chief for WORKER_MINUTES.
+        """
+        path, seen, since = os.path.join(self.folder, 'increment-%d' % now.increment), None, time.monotonic()
+        while True:
+            with contextlib.suppress(OSError, ValueError):  # not there yet, or a damaged one from before
+                arrays, state = checkpoint.read(path)
+                break
+            stamp = checkpoint.lock_state(self.folder)
+            if stamp != seen:
+                seen, since = stamp, time.monotonic()
+            elif time.monotonic() - since > 60 * self.s.WORKER_MINUTES:
+                raise Fault('increment=%d: nothing was seen of the chief, worker 0, for %g minutes (WORKER_MINUTES); its output '
+                            'says why; start all workers again, and they resume from the last checkpoint'
+                            % (now.increment, self.s.WORKER_MINUTES))
+            time.sleep(0.5)
+        self._take(arrays, state)
+        self.resumed = path
+        self.exemplars = [self.data.find(paths, label)[0] for label, paths in enumerate(state['exemplars'])]
+
+    def finish(self, now, fit, scores, last_layer=()):
+        """After an increment: tables, pictures, log lines, the model to use, and the checkpoint.
+
+        Args:
+            now: exemplar.Increment. fit: bic_layer.Fit. scores: results.Scores of the test.
+            last_layer: dict, variables of the network to replace in the exported model.
+
+        Raises:
+            Fault: a file cannot be written.
+        """
+        s, folder = self.s, self.log.events.folder
+        results.record(folder, self.data, now, scores, self.exemplars)
+        self.log.events.pictures(s, self.data, now, scores, self.exemplars)
+        self.fits.append(fit)
+        self.rows.append(results.row(now, fit, scores))
+        self.matrix.append(scores.on.by_increment)
+        self._steps_done += settings.num_steps(s, now) - self.step
+        hours = (time.time() - self._began) / 3600
+        left = hours * self.later_steps(now) / self._steps_done if self._steps_done else float('nan')
+        results.close(s, self.log, self.rows, self.matrix, self._hours_so_far(), left)
+        export.write(self.folder, s, now, self.data.names, dict(self.weights, **dict(last_layer)), fit)
+        self.step, self.sums = 0, []
+        self.save(now, self.weights)
+        if self.done == len(self.plan):
+            results.finish(self.log, self.data, self.rows, scores.on.by_class)
+
+
+@contextlib.contextmanager
+def _ended_by_signals():
+    """Around a wait within TensorFlow, which may be long: Python runs no signal handlers then, so a thread ends the process."""
+    numbers, wakeup = os.pipe()
+    os.set_blocking(wakeup, False)
+
+    def end():
+        if os.read(numbers, 1):  # of a signal; nothing when the wait is over
+            print('stopped; the same command resumes', file=sys.stderr, flush=True)
+            os._exit(STATUS)
+        os.close(numbers)
+
+    before = signal.set_wakeup_fd(wakeup)
+    threading.Thread(target=end, daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(wakeup)
+
+
+def like_ctrl_c():
+    """Lets the other signals raise KeyboardInterrupt, too; what is ignored from outside stays ignored."""
+    for number in _SIGNALS[1:]:
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)

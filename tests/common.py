@@ -1,0 +1,86 @@
+"""What tests of whole runs share: the arguments of a small run, its log as events, its networks as arrays."""
+import glob
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+
+import imagenet_main
+from data import Fault, dataset, settings
+from logs import checkpoint
+
+SCRIPT = os.path.abspath(imagenet_main.__file__)
+SIZE_33 = ['--IMAGE_SIZE=33', '--RESIZE_SIDE_MIN=33', '--RESIZE_SIDE_MAX=36']  # ResNet-18's last feature map has 4 pixels
+OFTEN = ['--CHECKPOINT_EPOCHS=1', '--CHECKPOINT_MINUTES=1000']  # checkpoints at the same steps, however fast the machine is
+
+
+def arguments(data, folder, *more):
+    """A run of the handful: 5 and 3 classes, batches of 7, 2 epochs: 8 and 9 steps."""
+    return ['--DATA_DIR=%s' % data, '--MODEL_DIR=%s/model' % folder, '--LOG_DIR=%s/logs' % folder, '--NUM_CLASSES=8',
+            '--FIRST_INCREMENT_CLASSES=5', '--CLASSES_PER_INCREMENT=3', '--MEMORY_SIZE=22', '--BATCH_SIZE=7', '--EPOCHS=2',
+            '--LR_DROP_EPOCHS=1', '--LEARNING_RATE=0.01', '--IMAGE_SIZE=16', '--RESIZE_SIDE_MIN=16', '--RESIZE_SIDE_MAX=20',
+            '--LOG_STEPS=1', '--RESNET_DEPTH=8'] + list(more)
+
+
+def settings_of(given):
+    """The settings of one run. given: list of overrides."""
+    (s, faults), = settings.read(vars(imagenet_main), imagenet_main.RECIPES, given)
+    if faults:
+        raise Fault('\n'.join(faults.values()))
+    return s
+
+
+def read(s, known=dataset.NEW):
+    """Data, exemplars, plan and what is missing."""
+    return dataset.read(s, {}, {}, known)
+
+
+def run_main(data, folder, *more):
+    """Runs to the end; rows and the text of its one log."""
+    rows = imagenet_main.main(arguments(data, folder, *more))
+    return rows, log_of(folder)
+
+
+def log_of(folder):
+    path, = glob.glob('%s/logs/log-digits-*' % folder)
+    with open(path, encoding='utf-8') as file:
+        return file.read()
+
+
+def started(data, folder, *more, **options):
+    """The same in a process of its own, as typed."""
+    return subprocess.Popen([sys.executable, SCRIPT] + arguments(data, folder, *more), cwd=str(folder), stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, universal_newlines=True, **options)
+
+
+def events(text, tag):
+    """The lines of a tag, each a dict from key to text."""
+    return [dict(pair.split('=', 1) for pair in line.split()[1:]) for line in text.split('\n') if line.startswith('[%s]' % tag)]
+
+
+def without_times(text):
+    return re.sub(r' (images_per_sec|input_wait|hours|hours_left|seconds|dir)=\S*', '', text)
+
+
+def stored(folder, *names):
+    """The arrays of a checkpoint; names: below MODEL_DIR/digits."""
+    with np.load(os.path.join(str(folder), 'model', 'digits', *names, 'network.npz')) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def newest_state(folder):
+    return checkpoint.newest(os.path.join(str(folder), 'model', 'digits'))[1]
+
+
+def assert_same_end(folder, other, increments=2):
+    """Networks, bit by bit, and states of two runs, times and folders aside."""
+    for k in range(increments):
+        ours, theirs = (stored(where, 'increment-%d' % k) for where in (folder, other))
+        assert sorted(ours) == sorted(theirs)
+        for name in ours:
+            np.testing.assert_array_equal(ours[name], theirs[name])
+    ours, theirs = (newest_state(where) for where in (folder, other))
+    assert ({key: ours[key] for key in ours if key not in ('hours', 'log')}
+            == {key: theirs[key] for key in theirs if key not in ('hours', 'log')})
