@@ -7,24 +7,31 @@ code. Where they differ, [C] produced the published numbers and is followed, and
 """
 import itertools
 import os
+import signal
 import sys
 import time
 
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler and __name__ == '__main__':
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the program without a traceback; see like_ctrl_c
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # 0 shows what TensorFlow finds, for instance why it uses no GPU
 os.environ.setdefault('TF_GPU_THREAD_MODE', 'gpu_private')  # input threads must not keep a GPU's kernels waiting
 os.environ.setdefault('TF_ENABLE_WINOGRAD_NONFUSED', '1')  # cuDNN's faster 3x3 convolutions [C]
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')  # TensorFlow 2 has it off on processors without AVX-512: 3.6 times slower
 
-import numpy as np
-import tensorflow.compat.v1 as tf
+try:
+    import numpy as np
+    import tensorflow.compat.v1 as tf
+except (ImportError, MemoryError, OSError) as error:  # not installed, or too little memory for its libraries
+    sys.exit('TensorFlow and NumPy cannot be loaded (%s); README says how to install them' % (error or 'out of memory'))
 
 import bic_layer
 import exemplar
 import resnet_model
-from data import Fault, batches, images, prepare_cifar100, prepare_digits, settings
-from data.devices import ONE, Devices, num_gpus, precision, set_up
+from data import Fault, batches, prepare_cifar100, prepare_digits, settings
+from data.devices import ONE, Devices, num_gpus, optimizer, set_up
+from data.images import explained
 from logs import export, log, results, tables
-from logs.run import STATUS, Run, like_ctrl_c
+from logs.run import STATUS, Run, compare, like_ctrl_c
 
 # ---- The run -----------------------------------------------------------------------------------------------------------
 DATASET = 'digits'           # one of the RECIPES below
@@ -52,10 +59,11 @@ CLASS_ORDER = 'random'       # random: one shuffle [C]; icarl: as iCaRL's CIFAR-
                              # or a file of class names, one a line
 CLASS_ORDER_SEED = 1993      # of class order and hold-out; SEED does not touch these [C]
 TEMPERATURE = 2.0            # T of the distillation loss [P, section 3] [C]
-SCALE_WEIGHT_DECAY = True    # True: weight decay times increments / (k + 1) at increment k [C]; False: constant [P]
-MOMENTUM = 0.9               # of SGD; starts at zero in every increment [P] [C]
-BETA_MIN = 0.1               # lower bound of beta; separable validation images have no finite optimum
-BETA_MAX = 2.0               # upper bound of beta; neither is active at any published value, 0.39 to 0.79
+SCALE_WEIGHT_DECAY = True    # True: weight decay times (number of increments) / (k + 1) at increment k [C]; False: constant [P]
+MOMENTUM = 0.9               # coefficient of SGD's momentum, which is reset at each increment [P] [C]
+# The bias correction: new classes' logits o become beta * o + gamma, as [C] calls them; [P, equation 4] says alpha and beta.
+BETA_MIN = 0.1               # lower bound of beta: without bounds, separable validation images have no finite optimum
+BETA_MAX = 2.0               # upper bound of beta; the published values, 0.39 to 0.79, lie well inside both
 GAMMA_PENALTY = 0.1          # stage 2 adds GAMMA_PENALTY * gamma**2 / 2 to its loss [C]; not in [P]
 
 # ---- The recipes: one per dataset, with the same keys in each ------------------------------------------------------------
@@ -64,59 +72,61 @@ RECIPES = {
         DATA_DIR='data/dataDigits',             # folder of the images, with train.txt and val.txt or with class folders
         NUM_CLASSES=10,                         # labels are 0 .. NUM_CLASSES - 1; 0: as many as there are class folders
         TEST_FRACTION=0.2,                      # share of each class that is tested on, for class folders without train/, val/
-        FIRST_INCREMENT_CLASSES=2,              # classes of increment 0; 0: all
-        CLASSES_PER_INCREMENT=2,                # new classes of every later increment, or of each of them: (2, 3, 3)
+        FIRST_INCREMENT_CLASSES=2,              # classes of increment 0; 0: as CLASSES_PER_INCREMENT
+        CLASSES_PER_INCREMENT=2,                # new classes of every later increment, or of each of them: (2, 3, 3);
+                                                # 0: all classes at once
         MEMORY_SIZE=100,                        # M: exemplars and validation images of old classes together, in images
-        VAL_FRACTION=0.1,                       # share of the memory that is the validation split, 0 .. 1 [P, section 5.1]
+        VAL_FRACTION=0.3,                       # share of an old class's memory that is kept for stage 2, with as many images of
+                                                # each new class; 0.1 in [P, 5.1], here some ten images, too few for a fit
         RESNET_DEPTH=18,                        # 18 34 50 101 152 200, or 8 20 32 56 for the small form of CIFAR
         IMAGE_SIZE=32,                          # side of the network's input, in pixels
-        RESIZE_SIDE_MIN=32,                     # training resizes the shorter side to a random one from here, in pixels;
-                                                # evaluation resizes it to this
-        RESIZE_SIDE_MAX=38,                     # to here
+        RESIZE_SIDE_MIN=32,                     # the smallest shorter side after the random resize in training, in pixels;
+                                                # evaluation resizes to it. Both sides follow --IMAGE_SIZE unless set
+        RESIZE_SIDE_MAX=38,                     # the largest one
         PADDING=0,                              # training adds a border of zeros this wide before the crop, in pixels
         RANDOM_FLIP=False,                      # True: training mirrors half of the images
         STANDARDIZE=False,                      # True: each image to mean 0 and deviation 1; False: subtract channel means
         EPOCHS=8,                               # passes over an increment's training set
-        LR_DROP_EPOCHS=(4, 6),                  # the learning rate drops tenfold after these
+        LR_DROP_EPOCHS=(4, 6),                  # the learning rate drops tenfold after these; they follow --EPOCHS unless set
         BATCH_SIZE=32,                          # images per step
         LEARNING_RATE=0.05,                     # the first rate, for this BATCH_SIZE
         WEIGHT_DECAY=1e-4,                      # factor of the sum of l2_loss over kernels and the dense bias
         MIXED_PRECISION=False,                  # True: 16 bits where the machine is made for it, see data/devices.py; else 32
         BATCH_NORM_DECAY=0.9,                   # momentum of the moving averages; a few hundred steps need a low one
         HEADLINE='top1'),                       # metric of the authors' closing line `accuracy:`, top1 or top5
-    'imagenet100': dict(                        # the first 100 classes of ILSVRC2012 [C]
-        DATA_DIR='data/dataImageNet100',
-        NUM_CLASSES=100,
-        TEST_FRACTION=0.2,
-        FIRST_INCREMENT_CLASSES=10,
-        CLASSES_PER_INCREMENT=10,
-        MEMORY_SIZE=2000,
-        VAL_FRACTION=0.1,
-        RESNET_DEPTH=18,
-        IMAGE_SIZE=224,
-        RESIZE_SIDE_MIN=256,
-        RESIZE_SIDE_MAX=512,
-        PADDING=0,
-        RANDOM_FLIP=True,
-        STANDARDIZE=False,
-        EPOCHS=100,
-        LR_DROP_EPOCHS=(30, 60, 80, 90),
-        BATCH_SIZE=256,
-        LEARNING_RATE=0.1,
-        WEIGHT_DECAY=1e-4,
-        MIXED_PRECISION=False,
-        BATCH_NORM_DECAY=0.997,
-        HEADLINE='top5'),
 }
+IMAGENET = RECIPES['imagenet100'] = dict(       # the first 100 classes of ILSVRC2012 [C]; the recipes below differ from it
+    DATA_DIR='data/dataImageNet100',
+    NUM_CLASSES=100,
+    TEST_FRACTION=0.2,
+    FIRST_INCREMENT_CLASSES=10,
+    CLASSES_PER_INCREMENT=10,
+    MEMORY_SIZE=2000,
+    VAL_FRACTION=0.1,
+    RESNET_DEPTH=18,
+    IMAGE_SIZE=224,
+    RESIZE_SIDE_MIN=256,
+    RESIZE_SIDE_MAX=512,
+    PADDING=0,
+    RANDOM_FLIP=True,
+    STANDARDIZE=False,
+    EPOCHS=100,
+    LR_DROP_EPOCHS=(30, 60, 80, 90),
+    BATCH_SIZE=256,
+    LEARNING_RATE=0.1,
+    WEIGHT_DECAY=1e-4,
+    MIXED_PRECISION=False,
+    BATCH_NORM_DECAY=0.997,
+    HEADLINE='top5')
 RECIPES['imagenet1000'] = dict(                 # all of ILSVRC2012 [C]
-    RECIPES['imagenet100'],
+    IMAGENET,
     DATA_DIR='data/dataImageNet1000',
     NUM_CLASSES=1000,
     FIRST_INCREMENT_CLASSES=100,
     CLASSES_PER_INCREMENT=100,
     MEMORY_SIZE=20000)
 RECIPES['celeb10000'] = dict(                   # MS-Celeb-1M [P, section 6]; what [P] does not say is as for ImageNet-1000
-    RECIPES['imagenet1000'],
+    IMAGENET,
     DATA_DIR='data/dataCeleb10000',
     NUM_CLASSES=10000,
     FIRST_INCREMENT_CLASSES=1000,
@@ -124,7 +134,7 @@ RECIPES['celeb10000'] = dict(                   # MS-Celeb-1M [P, section 6]; wh
     MEMORY_SIZE=50000,
     HEADLINE='top1')
 RECIPES['cifar100'] = dict(                     # [P, section 6]
-    RECIPES['imagenet100'],
+    IMAGENET,
     DATA_DIR='data/dataCIFAR100',
     FIRST_INCREMENT_CLASSES=20,
     CLASSES_PER_INCREMENT=20,
@@ -140,16 +150,17 @@ RECIPES['cifar100'] = dict(                     # [P, section 6]
     WEIGHT_DECAY=2e-4,
     HEADLINE='top1')
 RECIPES['folder'] = dict(                       # your own images, see README
-    RECIPES['imagenet100'],
+    IMAGENET,
     DATA_DIR='data/dataFolder',
     NUM_CLASSES=0,
     FIRST_INCREMENT_CLASSES=0,
+    CLASSES_PER_INCREMENT=0,
     BATCH_SIZE=64,
     LEARNING_RATE=0.025,
     BATCH_NORM_DECAY=0.99,
     HEADLINE='top1')
-# The datasets that are written by themselves where their recipe's own folder is not there.
-PREPARED = {RECIPES['digits']['DATA_DIR']: prepare_digits, RECIPES['cifar100']['DATA_DIR']: prepare_cifar100}
+# What writes a recipe's own folder where it is missing.
+PREPARED = {'data/dataDigits': prepare_digits, 'data/dataCIFAR100': prepare_cifar100}
 
 
 def main(arguments):
@@ -169,14 +180,13 @@ def main(arguments):
     each = settings.read(globals(), RECIPES, arguments)
     s, faults = each[0]
     if s.PREDICT and not faults:
-        return export.predict('%s/%s' % (s.MODEL_DIR, s.DATASET), s.PREDICT)
+        for one, _ in each:
+            export.predict('%s/%s' % (one.MODEL_DIR, one.DATASET), one.PREDICT)
+        return []
     devices = ONE if faults or s.PLAN_ONLY else Devices(s)
-    for of_run in each if len(each) > 1 else ():  # none begins before all can
-        Run(*of_run, PREPARED, devices).check()
-    rows = [execute(Run(*of_run, PREPARED, devices)) for of_run in each]
-    if len(rows) > 1 and all(rows) and devices.chief:
-        print('\n%s' % tables.comparison([(vars(of_run[0]), table) for of_run, table in zip(each, rows)], s.HEADLINE))
-    return rows if len(rows) > 1 else rows[0]
+    if len(each) > 1:
+        return compare(each, PREPARED, devices, execute)
+    return execute(Run(s, faults, PREPARED, devices))
 
 
 def execute(run):
@@ -189,16 +199,20 @@ def execute(run):
         list of dict, one per increment: the rows of the closing table.
 
     Raises:
-        Fault: what the user must mend, found before any training where possible. KeyboardInterrupt: Ctrl-C, SIGTERM, SIGHUP.
+        Fault: what the user must fix, found before any training where possible. KeyboardInterrupt: Ctrl-C, SIGTERM, SIGHUP.
     """
-    s, finished = run.s, run.done == len(run.plan)
-    if finished and run.devices.chief:
-        print('%s: this run is finished, and %s has no other classes than its %d; another MODEL_DIR begins a new run\n%s'
-              % (run.folder, s.DATA_DIR, len(run.data.names), tables.table(run.rows)))
+    s = run.s
+    if run.finished and run.devices.chief:
+        print('%s: this run is finished: it has learnt all %d classes of %s; another MODEL_DIR begins a new run\n%s'
+              % (run.folder, len(run.data.names), s.DATA_DIR, tables.table(run.rows)))
     elif s.PLAN_ONLY:
         log.begin(run)
     run.check()
-    if not finished and not s.PLAN_ONLY:
+    run.take_first_increment()
+    if s.PLAN_ONLY:
+        return run.rows
+    run.export()
+    if not run.finished:
         set_up(s)
         with run.opened():
             learn(s, run, run.data, run.devices)
@@ -213,34 +227,33 @@ def learn(s, run, data, devices):
         s: settings. run: logs.run.Run. data: dataset.Dataset. devices: devices.Devices.
     """
     for now in run.plan[run.done:]:
-        everything = data.train[:now.num_seen]
-        old = everything[:now.num_old] if s.METHOD == 'joint' else run.exemplars
-        train, val, test = data.images(now, old)
+        old = data.train[:now.num_old] if s.METHOD == 'joint' else run.exemplars
+        train, val, test = data.images(now, old)  # val is apart from train, and balanced over old and new classes
         run.begin(now, train)
         with devices.graph():
             model = build(s, run.plan, now, run.fits, run.step, devices)
             with devices.session(s) as session:
-                run.restore(session, model)
+                run.restore(session, model)  # student and old network start as the network of the previous increment
 
                 # Stage 1: the classifier, distilled from the previous network.
                 run.weights = train_classifier(s, session, model, run, now, train)
-                if not devices.chief:  # which does the rest
-                    run.follow(now)
+                if not devices.chief:
+                    run.follow(now)  # the chief alone does what follows; the other workers wait for its results
                     continue
 
-                # Stage 2: the bias correction, on logits of the trained network, which is frozen.
+                # Stage 2: the bias correction, on logits of the trained network, which is frozen from now on.
                 fit, last_layer, correct = bic_layer.IDENTITY, {}, lambda features, logits: logits
                 if now.num_old and s.METHOD == 'bic':
                     fit, correct = fit_bias(s, session, model, run, now, val)
                 elif now.num_old and s.METHOD == 'joint_last':
-                    last_layer, correct = retrain_last_layer(s, session, model, run, now, np.concatenate(everything))
+                    last_layer, correct = retrain_last_layer(s, session, model, run, now)
 
-                # The memory, chosen anew for every seen class with the new network.
-                run.exemplars, means = update_memory(s, session, model, run, now)
+                # The memory: every seen class is herded again with the new network [C].
+                run.exemplars, class_means = update_memory(s, session, model, run, now)
 
                 # The test, before and after the correction.
                 outputs = results.evaluate(s, session, model, now, data, test)
-                scores = results.score(run.log, now, 'test', outputs, correct, means, run.plan)
+                scores = results.score(run.log, now, 'test', outputs, correct, class_means, run.plan)
         run.finish(now, fit, scores, last_layer)
 
 
@@ -256,70 +269,68 @@ def build(s, plan, now, fits, first_step=0, devices=ONE):
 
     Returns:
         namespace with what `batches.inputs` returns, and
-            rate, count, wishes: placeholders, the learning rate, images in the whole batch, [stop, save] of this process;
-            train_op, losses, wished: a step, its dict of scalars, the sum of all processes' wishes;
+            rate, count, requests: placeholders, the learning rate, images in the whole batch, [stop, save] of this process;
+            losses: dict of scalars, to read any of which carries out a training step;
+            requests_sum: the requests of all processes;
             weight, decay: float, lambda and the factor of weight decay;
             evaluated, evaluation_size: (features, logits, labels) of an evaluation batch, and images in it;
             networks: dict from scope to the network's variables by name;
             variables, values, initializer: all variables by name, tensors to read them by, what initialises them.
     """
-    tf.set_random_seed(s.SEED)  # DETERMINISTIC requires one; what is drawn is never used
+    tf.set_random_seed(s.SEED)  # DETERMINISTIC requires one; run.restore replaces what TensorFlow draws
     num_old, num_seen = now.num_old, now.num_seen
     model = batches.inputs(now, s, first_step, devices)
     model.rate, model.count = tf.placeholder(tf.float32, []), tf.placeholder(tf.int32, [])
-    model.wishes = tf.placeholder(tf.float32, [2])
-    model.weight = 0.0 if s.METHOD in ('finetune', 'joint') else bic_layer.distillation_weight(num_old, num_seen)
+    model.requests = tf.placeholder(tf.float32, [2])
+    distils = num_old > 0 and s.METHOD not in ('finetune', 'joint')
+    model.weight = bic_layer.distillation_weight(num_old, num_seen) if distils else 0.0  # lambda = n / (n + m)
     model.decay = s.WEIGHT_DECAY * (len(plan) / (now.increment + 1) if s.SCALE_WEIGHT_DECAY else 1)
 
-    def network(scope, images, training, reuse=False):
+    def network(scope, images, training, reuse=False):  # with an output for every class of the plan, seen or not
         with tf.variable_scope(scope, reuse=reuse):
             return resnet_model.resnet(images, s.RESNET_DEPTH, plan[-1].num_seen, training, s.BATCH_NORM_DECAY,
                                        'channels_first' if num_gpus() else 'channels_last')
 
     def train(replica):
         """One device's part of a training step; its losses, which add up over the devices, float32 tensor [5]."""
-        images, labels, share = devices.share(replica, model.train_batch, model.count)
-        logits = network('resnet', images, training=True)[1][:, :num_seen]             # [batch, num_seen]
+        images, labels, share = devices.share(replica, model.train_batch, model.count)  # share: of the whole batch
+        _, logits = network('resnet', images, training=True)
+        logits = logits[:, :num_seen]
         student = tf.trainable_variables('resnet/')  # with '/': 'resnet' would match 'resnet_old', too
 
-        # Equation 3: lambda * L_d + (1 - lambda) * L_c, and weight decay.
+        # Equation 2: L_c, the cross-entropy over all classes seen.
         loss_class = share * bic_layer.classification_loss(logits, labels)
+
+        # Equation 1: L_d, towards the old network after its own bias correction [C], of the classes that were new to it.
         loss_distill = tf.zeros([])
-        if model.weight:
-            # The old network's logits are corrected with its own beta and gamma, for the classes that were new to it.
-            old_logits = network('resnet_old', images, training=False)[1][:, :num_old]  # [batch, num_old]
-            old_logits = bic_layer.corrected_logits(old_logits, plan[now.increment - 1].num_old, fits[-1].beta, fits[-1].gamma)
+        if distils:
+            _, old_logits = network('resnet_old', images, training=False)
+            previous, fit = plan[now.increment - 1], fits[-1]
+            old_logits = bic_layer.corrected_logits(old_logits[:, :num_old], previous.num_old, fit.beta, fit.gamma)
             loss_distill = share * bic_layer.distillation_loss(logits[:, :num_old], old_logits, s.TEMPERATURE)
+
+        # Equation 3, and weight decay.
         loss_l2 = model.decay / devices.total * bic_layer.l2_loss(student)
         loss = model.weight * loss_distill + (1 - model.weight) * loss_class + loss_l2
 
-        step = minimize(s, loss, model.rate, student)
+        with tf.variable_scope('optimizer'):  # else its momentum would be taken for a part of the network
+            step = optimizer(s, model.rate).minimize(loss, var_list=student)
         top1 = share * tf.reduce_mean(tf.cast(tf.equal(tf.argmax(logits, 1, output_type=tf.int32), labels), tf.float32))
         with tf.control_dependencies([step] + tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
             return tf.stack([loss, loss_class, loss_distill, loss_l2, top1])
 
     totals = tf.unstack(devices.total_of(devices.run(train)))
     model.losses = dict(zip(('loss', 'loss_class', 'loss_distill', 'loss_l2', 'top1'), totals))
-    model.train_op = totals[0].op
-    model.wished = devices.total_of(devices.run(lambda replica: model.wishes / devices.local))
+    model.requests_sum = devices.total_of(devices.run(lambda replica: model.requests / devices.local))
 
     images, labels = model.evaluation_batch
     model.evaluation_size = devices.part(s.BATCH_SIZE)
-    model.evaluated = devices.each(lambda share: network('resnet', share, training=False, reuse=True), images) + (labels,)
-    scopes = ['resnet', 'resnet_old'] if model.weight else ['resnet']
+    model.evaluated = devices.each(lambda part: network('resnet', part, training=False, reuse=True), images) + (labels,)
+    scopes = ['resnet', 'resnet_old'] if distils else ['resnet']
     model.networks = {scope: resnet_model.variables(scope) for scope in scopes}
     model.variables = {variable.op.name: variable for variable in tf.global_variables()}
     model.values, model.initializer = devices.values_of(model.variables), tf.global_variables_initializer()
     return model
-
-
-def minimize(s, loss, rate, variables):
-    """A step of SGD with momentum, an operation."""
-    with tf.variable_scope('optimizer'):  # a scope of its own: momentum must not be taken for a part of the network
-        optimizer = tf.train.MomentumOptimizer(rate, s.MOMENTUM)
-        if precision(s) == 'float16':  # small gradients vanish in it: the loss is scaled up, the gradients back
-            optimizer = tf.train.experimental.enable_mixed_precision_graph_rewrite(optimizer)
-        return optimizer.minimize(loss, var_list=variables)
 
 
 def train_classifier(s, session, model, run, now, train):
@@ -335,27 +346,27 @@ def train_classifier(s, session, model, run, now, train):
     Raises:
         Fault: the loss is not finite; an image cannot be read any more. KeyboardInterrupt: as asked, after a checkpoint.
     """
-    devices, k, steps = run.devices, now.increment, settings.num_steps(s, now)
+    devices, k, steps, paths = run.devices, now.increment, settings.num_steps(s, now), run.data.paths[train]
     meter = log.Meter(s, steps - run.step + run.later_steps(now), run.sums)
-    fetched = [list(model.losses.values()), model.waited, model.wished, model.train_op]
+    fetched = [list(model.losses.values()), model.waited, model.requests_sum]
     session.run(model.train_batches.initializer, batches.feed(model, run.data, train))
     with run.noting_signals():
         for step in run.log.progress(range(run.step, steps), 'increment=%d' % k):
-            rate, began, epoch = settings.learning_rate(s, now.train, step), time.time(), step * s.BATCH_SIZE // now.train
-            count = min(s.BATCH_SIZE, s.EPOCHS * now.train - step * s.BATCH_SIZE)
-            fed = {model.rate: rate, model.count: count, model.wishes: run.wishes(now, step)}
-            with devices.waiting('increment=%d step=%d' % (k, step + 1)), images.explained(run.data.paths[train]):
-                losses, waited, wished, _ = session.run(fetched, fed)
+            rate, began = settings.learning_rate(s, now.train, step), time.time()
+            epoch, count = step * s.BATCH_SIZE // now.train, min(s.BATCH_SIZE, s.EPOCHS * now.train - step * s.BATCH_SIZE)
+            fed = {model.rate: rate, model.count: count, model.requests: run.requests(now, step)}
+            with devices.waiting('increment=%d step=%d' % (k, step + 1)), explained(paths):
+                losses, waited, requests_sum = session.run(fetched, fed)
             if not np.isfinite(losses[0]):
-                raise Fault('increment=%d epoch=%d step=%d: loss=%s; a lower LEARNING_RATE (now %s) may help, in another '
-                            'MODEL_DIR' % (k, epoch, step + 1, losses[0], s.LEARNING_RATE))
+                raise Fault('increment=%d epoch=%d step=%d: loss=%s; try a lower LEARNING_RATE (now %s) with another MODEL_DIR'
+                            % (k, epoch, step + 1, losses[0], s.LEARNING_RATE))
             meter.add(losses, waited, count, time.time() - began)
             if step in (0, steps - 1) or (step + 1) % s.LOG_STEPS == 0:
                 means, times = meter.read()
                 run.log('train', increment=k, epoch=epoch, step=step + 1, lr=rate, **{'lambda': model.weight},
                         **dict(zip(model.losses, means)), **times)
-            # Several workers must do the same: what any of them wished before this step.
-            stop, save = wished if devices.num_workers > 1 else run.wishes(now, step + 1)
+            # Several workers must act together: on what any of them requested before this step. One acts on what it is now.
+            stop, save = requests_sum if devices.num_workers > 1 else run.requests(now, step + 1)
             if stop or save or step == steps - 1:
                 run.save(now, devices.read(session, model), step + 1, meter.sums)
             if stop:
@@ -365,7 +376,9 @@ def train_classifier(s, session, model, run, now, train):
 
 
 def fit_bias(s, session, model, run, now, val):
-    """Stage 2: beta and gamma, fitted on the validation split; section 5.2.
+    """Stage 2: beta and gamma of equation 4, which minimise equation 5 on the validation split.
+
+    bic_layer finds the exact minimum of this convex problem, where [P] and [C] run SGD.
 
     Args:
         val: int array, the images of the validation split. The others: as of `train_classifier`.
@@ -382,46 +395,46 @@ def fit_bias(s, session, model, run, now, val):
         return bic_layer.corrected_logits(logits, now.num_old, fit.beta, fit.gamma)
 
     run.log('bias', increment=now.increment, **fit._asdict(), val=len(val))
+    if fit.at_bound:
+        run.log.text('[note]    increment %d: beta is at its bound: %d validation images are too few, or too easy, for a fit; '
+                     'a larger MEMORY_SIZE or VAL_FRACTION gives more' % (now.increment, len(val)))
     results.score(run.log, now, 'val', outputs, correct)
     return fit, correct
 
 
-def retrain_last_layer(s, session, model, run, now, everything):
-    """METHOD=joint_last: the last layer fitted to the features of all images; the paper's upper bound, table 3.
+def retrain_last_layer(s, session, model, run, now):
+    """METHOD=joint_last: the last layer fitted to the features of all images; the upper bound of the paper's table 3.
 
     The next increment begins with the network as it was: this measures what the features of `distill` are worth.
 
-    Args:
-        everything: int array, all images of all seen classes. The others: as of `train_classifier`.
+    Args: as of `train_classifier`.
 
     Returns:
         last_layer: dict from name to array. correct: function from features and logits to the new logits.
     """
-    features = None
-    for position, (of_batch, _, _) in enumerate(results.evaluate(s, session, model, now, run.data, everything)):
-        if features is None:  # joined in place: a list of batches would double the memory
-            features = np.empty([len(everything), of_batch.shape[1]], np.float32)
-        begin = position * model.evaluation_size
-        features[begin:begin + len(of_batch)] = of_batch
+    images = np.concatenate(run.data.train[:now.num_seen])
+    features = np.concatenate([features for features, _, _ in results.evaluate(s, session, model, now, run.data, images)])
     kernel, bias = bic_layer.fit_last_layer(
-        features, run.data.labels[everything], run.weights['dense/kernel'][:, :now.num_seen],
+        features, run.data.labels[images], run.weights['dense/kernel'][:, :now.num_seen],
         run.weights['dense/bias'][:now.num_seen], model.decay)
     return {'dense/kernel': kernel, 'dense/bias': bias}, lambda features, _: features.dot(kernel) + bias
 
 
 def update_memory(s, session, model, run, now):
-    """Chooses exemplars of every seen class with the new network: from its exemplars so far, or from all images of a new class.
+    """Chooses exemplars with the new network: of an old class from its present ones, of a new class from its training images.
+
+    now.kept of each class, MEMORY_SIZE / seen classes less the validation share. Section 5.1 [C]; iCaRL only shortens old lists.
 
     Args: as of `train_classifier`.
 
     Returns:
         chosen: list of num_seen int arrays, each in order of choice.
-        means: list of num_seen arrays, see `exemplar.class_mean`; None where the memory has no room for any exemplar.
+        class_means: list of num_seen arrays, for the nearest mean of exemplars, which is compared with; None without exemplars.
     """
     began, candidates = time.time(), run.exemplars + run.data.train[now.num_old:now.num_seen]
     outputs = results.evaluate(s, session, model, now, run.data, np.concatenate(candidates))
     features = (feature for batch, _, _ in outputs for feature in batch)  # one class at a time is in memory
-    chosen, means = [], []
+    chosen, class_means = [], []
     for label, numbers in enumerate(candidates):
         of_class = np.array(list(itertools.islice(features, len(numbers))))
         if s.EXEMPLAR_SELECTION == 'herding':
@@ -429,18 +442,19 @@ def update_memory(s, session, model, run, now):
         else:
             rows = np.random.RandomState([s.SEED, now.increment, label]).permutation(len(numbers))[:now.kept]
         chosen.append(numbers[rows])
-        means.append(exemplar.class_mean(of_class[rows]) if now.kept else None)
+        if now.kept:
+            class_means.append(exemplar.class_mean(of_class[rows]))
     run.log('memory', increment=now.increment, candidates=sum(map(len, candidates)), exemplars=sum(map(len, chosen)),
             seconds=time.time() - began)
-    return chosen, means if now.kept else None
+    return chosen, class_means or None
 
 
 if __name__ == '__main__':
     like_ctrl_c()
     try:
         main(sys.argv[1:])
-    except Fault as fault:
-        sys.exit(str(fault))
-    except KeyboardInterrupt:
-        print('stopped; the same command resumes', file=sys.stderr)
+    except (Fault, MemoryError) as fault:
+        sys.exit(str(fault) or 'out of memory; stop what else uses it, and the same command resumes from the last checkpoint')
+    except KeyboardInterrupt as stop:
+        print('%sstopped; the same command resumes' % stop, file=sys.stderr)
         sys.exit(STATUS)

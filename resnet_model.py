@@ -31,13 +31,7 @@ def resnet(images, depth, num_classes, training, batch_norm_decay, data_format='
         features: float32 [batch, 512], with bottlenecks [batch, 2048], in the CIFAR form [batch, 64]: the global average, which
             herding uses.
         logits: float32 [batch, num_classes].
-
-    Raises:
-        ValueError: another depth.
     """
-    if depth not in BLOCKS:
-        raise ValueError('resnet: depth=%r is not one of %s' % (depth, sorted(BLOCKS)))
-
     def conv(x, filters, kernel, stride, name):
         return _convolution(x, filters, kernel, stride, data_format, name)
 
@@ -183,7 +177,30 @@ def first_weights(networks, weights, seed):
     """
     if weights is None:
         weights = initial_weights({name: variable.shape.as_list() for name, variable in networks['resnet'].items()}, seed)
-    return {network[name].initial_value: value for network in networks.values() for name, value in weights.items()}
+        networks = {scope: {name: network[name] for name in weights} for scope, network in networks.items()}
+    fed = {}
+    for network in networks.values():
+        fed.update(feeds(network, weights))
+    return fed
+
+
+def feeds(variables, arrays):
+    """What to feed the initialisers of variables with.
+
+    Args:
+        variables: dict from name to variable. arrays: dict from name to array, at least of these variables.
+
+    Returns:
+        dict from initial_value tensor to array.
+
+    Raises:
+        ValueError: an array is missing, or has another shape or kind of number than its variable.
+    """
+    for name, variable in variables.items():
+        expected = tuple(variable.shape.as_list()), np.dtype(variable.dtype.base_dtype.as_numpy_dtype).kind
+        if name not in arrays or (arrays[name].shape, arrays[name].dtype.kind) != expected:
+            raise ValueError('%s is not there with shape %s' % (name, expected[0]))
+    return {variable.initial_value: arrays[name] for name, variable in variables.items()}
 
 
 def grown(weights, num_classes, seed):

@@ -1,8 +1,15 @@
 """All that a run reads: settings, list files, images; and the devices it runs on."""
+import re
 
 
-class Fault(ValueError):
+class Fault(Exception):
     """A fault of the user, the data or the machine: one line per fault, each with value, rule and remedy.
 
     The program ends with this message alone. Any other exception is a fault of the program and keeps its traceback.
     """
+
+
+def reason(error):
+    """What an error says, str. TensorFlow 2 begins with the lines of the program that made the operation."""
+    text = getattr(error, 'strerror', None) or str(error)
+    return re.sub(r'(?s)^Graph execution error:.*?\nNode: [^\n]*\n(From [^\n]*\n)?', '', text).split('\n')[0]

@@ -21,10 +21,11 @@ class Dataset:
         labels: int array [images].
         train, held, test: lists of int arrays, by label, that index these: all images that may be trained on, the held-out
             validation images, the test images.
+        skipped: list of str, paths in class folders that are no images by their names.
     """
 
-    def __init__(self, folder, names, paths, labels):
-        self.names, self.paths, self.labels = names, paths, labels
+    def __init__(self, folder, names, paths, labels, skipped=()):
+        self.names, self.paths, self.labels, self.skipped = names, paths, labels, skipped
         self.train = self.held = self.test = None  # `_divide` fills them
         self._folder = os.path.join(os.fsencode(os.path.normpath(folder)), b'')
         self._number_of = None
@@ -98,11 +99,12 @@ def read(s, faults, prepared, known=NEW):
         Fault: there is no plan: everything that is wrong with settings and lists, one line each.
     """
     wrong, missing = list(faults.values()), _unwritable(s, faults)
-    if not wrong + missing and s.DATA_DIR in prepared and not os.path.exists(s.DATA_DIR):
-        prepared[s.DATA_DIR].prepare(s.DATA_DIR)
-    train, test, names = None, None, []
+    folder = os.path.normpath(str(s.DATA_DIR))
+    if not wrong + missing and folder in prepared and not os.path.exists(folder):
+        prepared[folder].prepare(folder)
+    train, test, names, skipped = None, None, [], []
     if not {'DATA_DIR', 'NUM_CLASSES', 'TEST_FRACTION'} & set(faults):
-        train, test, names, wrong_lists, missing_images, _ = sources.read(s)
+        train, test, names, wrong_lists, missing_images, skipped = sources.read(s)
         wrong, missing = wrong + wrong_lists, missing + missing_images
     if not wrong:
         order, random, wrong = _order(s, names, [of_class['name'] for of_class in known['classes']])
@@ -111,10 +113,10 @@ def read(s, faults, prepared, known=NEW):
     if wrong:
         raise Fault('\n'.join(wrong + missing))
     if not missing:
-        missing = ['%s: %s; mend or remove it' % (os.fsdecode(path), reason)
+        missing = ['%s: %s; fix or remove it' % (os.fsdecode(path), reason)
                    for path, reason in images.broken(list(train.paths) + list(test.paths)).items()]
     data = Dataset(s.DATA_DIR, [names[number] for number in order], np.concatenate([train.paths, test.paths]),
-                   np.argsort(order)[np.concatenate([train.classes, test.classes])])
+                   np.argsort(order)[np.concatenate([train.classes, test.classes])], skipped)
     exemplars = _divide(s, data, len(train.paths), sizes[0], random, known, missing)
     joint = s.METHOD == 'joint'
     candidates = data.train if joint else exemplars + data.train[len(exemplars):]

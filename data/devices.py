@@ -15,6 +15,7 @@ import tensorflow
 import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
+import resnet_model
 from data import Fault, settings, workers
 
 _SERVERS = []  # this worker's
@@ -35,7 +36,7 @@ class Devices:
         s: settings; None: one device.
 
     Raises:
-        Fault: TF_CONFIG is malformed, REPLICAS cannot be had, an address cannot be taken.
+        Fault: TF_CONFIG is malformed, REPLICAS are not there, an address cannot be taken.
     """
 
     def __init__(self, s=None):
@@ -175,7 +176,7 @@ class Devices:
         return self.strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None) if self.strategy else value
 
     def values_of(self, variables):
-        """Tensors to read variables by: of moving averages, of which each device has its own, the mean. variables: dict."""
+        """Tensors with the variables' values; of moving averages, which differ per device, the mean. variables: dict."""
         return {name: tf.identity(variable) if self.strategy else variable for name, variable in variables.items()}
 
     def read(self, session, model):
@@ -190,7 +191,7 @@ class Devices:
         with self.waiting('reading the network'):
             values = session.run(model.values)
             if self.strategy:
-                session.run(model.initializer, {model.variables[name].initial_value: value for name, value in values.items()})
+                session.run(model.initializer, resnet_model.feeds(model.variables, values))
         return values
 
     def leave(self):
@@ -228,6 +229,14 @@ def num_gpus():
     return len(tf.config.experimental.list_physical_devices('GPU'))
 
 
+def optimizer(s, rate):
+    """SGD with momentum. rate: float scalar tensor."""
+    with_momentum = tf.train.MomentumOptimizer(rate, s.MOMENTUM)
+    if precision(s) == 'float16':  # small gradients vanish in it: the loss is scaled up, the gradients back
+        with_momentum = tf.train.experimental.enable_mixed_precision_graph_rewrite(with_momentum)
+    return with_momentum
+
+
 def precision(s):
     """What convolutions compute in: with MIXED_PRECISION float16 on GPUs, bfloat16 on CPUs made for it (TensorFlow 2)."""
     if not s.MIXED_PRECISION:
@@ -261,13 +270,15 @@ def set_up(s):
     """Prepares the process for training.
 
     Raises:
-        Fault: DETERMINISTIC is not to be had.
+        Fault: DETERMINISTIC is not available.
     """
     if s.DETERMINISTIC:
         if not hasattr(tensorflow.config.experimental, 'enable_op_determinism'):
             raise Fault('DETERMINISTIC=True: needs TensorFlow 2.9 or later, and this is %s' % tf.__version__)
         tensorflow.config.experimental.enable_op_determinism()
     if num_gpus():
+        if precision(s) != 'float16':  # a run before this one in the same process may have had it
+            tf.train.experimental.disable_mixed_precision_graph_rewrite()
         return
     # Keep freed memory in the process: returning it to the system costs up to a third of a training step on a CPU.
     try:

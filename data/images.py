@@ -66,7 +66,7 @@ def explained(paths):
         if not found:
             raise
         faults = []
-        sources.report(faults, ['%s: %s; mend it, and the same command resumes from the last checkpoint; or remove it, and begin '
+        sources.report(faults, ['%s: %s; fix it, and the same command resumes from the last checkpoint; or remove it, and begin '
                                 'a new run in another MODEL_DIR' % (sources.shown(path), found[path]) for path in sorted(found)])
         raise Fault('\n'.join(faults))
 

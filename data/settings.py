@@ -42,7 +42,10 @@ def _switch(affects):
 
 
 def _text(affects, empty=False):
-    return Rule(affects, str, lambda v: v or empty, 'a text' if empty else 'a text that is not empty')
+    def holds(text):  # bytes that are not UTF-8 stand as lone surrogates in a str
+        return (text or empty) and not re.search('[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]', text)
+
+    return Rule(affects, str, holds, 'a text in UTF-8 without control characters' + ('' if empty else ', and not empty'))
 
 
 def _one_of(affects, kind, values):
@@ -77,9 +80,10 @@ SETTINGS = {
     'DATA_DIR': _text(NOTHING),
     'NUM_CLASSES': _whole(NOTHING, 2, 10 ** 6, 'as many as there are class folders'),
     'TEST_FRACTION': _share(RESULTS),
-    'FIRST_INCREMENT_CLASSES': _whole(RESULTS, 1, 10 ** 6, 'all classes'),
-    'CLASSES_PER_INCREMENT': Rule(RESULTS, tuple, lambda v: v and all(type(n) is int and 0 < n <= 10 ** 6 for n in v),
-                                  'a whole number, at least 1, or several separated by commas'),
+    'FIRST_INCREMENT_CLASSES': _whole(RESULTS, 1, 10 ** 6, 'as CLASSES_PER_INCREMENT'),
+    'CLASSES_PER_INCREMENT': Rule(RESULTS, tuple, lambda v: v == (0,) or v and all(
+        type(n) is int and 0 < n <= 10 ** 6 for n in v),
+                                  'a whole number, several separated by commas, or 0: all classes at once'),
     'MEMORY_SIZE': _whole(RESULTS, 1, 10 ** 9),
     'VAL_FRACTION': _share(RESULTS),
     'RESNET_DEPTH': _one_of(RESULTS, int, DEPTHS),
@@ -103,6 +107,8 @@ SETTINGS = {
 # Settings that may change when a run is resumed. What was learnt stays, and so does the class order.
 FREE = tuple(name for name, rule in SETTINGS.items() if rule.affects == NOTHING)
 
+_ONE_VALUE = ('DATASET', 'DETERMINISTIC')  # no lists of runs: the latter stays on in a process
+
 
 def read(constants, recipes, arguments):
     """Reads the settings of every run that the command line asks for.
@@ -114,7 +120,7 @@ def read(constants, recipes, arguments):
         constants: dict of the UPPER_CASE names of imagenet_main.py; names that are not in SETTINGS are ignored.
         recipes: dict from dataset to its dict of settings.
         arguments: list of '--NAME=value' or '--NAME=value,value'. Lists of values are for settings that affect results and
-            are no lists themselves, except DATASET.
+            are no lists themselves, except DATASET and DETERMINISTIC.
 
     Returns:
         list of (settings, faults), as `_read_one` returns them; the last list of values changes fastest.
@@ -122,12 +128,21 @@ def read(constants, recipes, arguments):
     Raises:
         Fault: a setting of any of several runs is wrong; the dataset has no recipe, or an incomplete one.
     """
-    given = dict(argument[2:].partition('=')[::2] for argument in arguments)
+    given = {}
+    for argument in arguments:
+        name, _, text = argument[2:].partition('=')
+        if name in given:
+            raise Fault('--%s: is given more than once' % name)
+        given[name] = text
     lists = {name: list(dict.fromkeys(str(_parsed(value, SETTINGS[name].kind)) for value in text.split(',')))
              for name, text in given.items() if _is_list(name, text)}
+    for name, text in given.items():
+        if name in lists and SETTINGS[name].kind is float and not re.search('[.e]', text):
+            raise Fault('%s=%s: a fraction is written with a point; several values are written like 1.0,2.0' % (name, text))
     if not lists:
         return [_read_one(constants, recipes, arguments)]
-    common = [argument for argument in arguments if argument[2:].partition('=')[0] not in lists]
+    own_names = [*lists, 'MODEL_DIR', 'LOG_DIR']
+    common = [argument for argument in arguments if argument[2:].partition('=')[0] not in own_names]
     runs, faults, trained_by = [], {}, {}
     for values in itertools.product(*lists.values()):
         own = ['%s=%s' % pair for pair in zip(lists, values)]
@@ -148,7 +163,7 @@ def read(constants, recipes, arguments):
 def _is_list(name, text):
     """Whether an override names several values of a setting that has one."""
     rule = SETTINGS.get(name)
-    return (rule and ',' in text and rule.affects != NOTHING and rule.kind is not tuple and name != 'DATASET'
+    return (rule and ',' in text and rule.affects != NOTHING and rule.kind is not tuple and name not in _ONE_VALUE
             and not os.path.exists(text))  # CLASS_ORDER may be a file with a comma in its name
 
 
@@ -182,7 +197,10 @@ def _read_one(constants, recipes, arguments):
         if SETTINGS[name].kind is tuple:  # people write lists, or one number
             values[name] = tuple(value) if isinstance(value, list) else (value,) if type(value) is int else value
         if not _legal(SETTINGS[name], values[name]):
-            faults[name] = '%s=%s: must be %s' % (name, value if name in overrides else repr(value), SETTINGS[name].words)
+            faults[name] = '%s=%s: must be %s' % (name, value if name in overrides and str(value).isprintable() else repr(value),
+                                                    SETTINGS[name].words)
+    if not faults:
+        _scale(values, recipe, overrides)
     s = types.SimpleNamespace(**values)
     if not {'NUM_CLASSES', 'FIRST_INCREMENT_CLASSES', 'CLASSES_PER_INCREMENT', 'MEMORY_SIZE', 'VAL_FRACTION'} & set(faults):
         if s.NUM_CLASSES:
@@ -192,6 +210,19 @@ def _read_one(constants, recipes, arguments):
             faults['IMAGE_SIZE'] = ('IMAGE_SIZE=%d, RESIZE_SIDE_MIN=%d, RESIZE_SIDE_MAX=%d: each must be at least the one '
                                     'before it' % (s.IMAGE_SIZE, s.RESIZE_SIDE_MIN, s.RESIZE_SIDE_MAX))
     return s, faults
+
+
+def _scale(values, recipe, overrides):
+    """Lets settings follow another one that is overridden while they are not: the ratio is the recipe's.
+
+    The sides to resize to follow IMAGE_SIZE, and the drops of the learning rate follow EPOCHS.
+    """
+    if 'IMAGE_SIZE' in overrides and _legal(SETTINGS['IMAGE_SIZE'], recipe['IMAGE_SIZE']):
+        for name in {'RESIZE_SIDE_MIN', 'RESIZE_SIDE_MAX'} - set(overrides):
+            values[name] = round(values[name] * values['IMAGE_SIZE'] / recipe['IMAGE_SIZE'])
+    if 'EPOCHS' in overrides and 'LR_DROP_EPOCHS' not in overrides and _legal(SETTINGS['EPOCHS'], recipe['EPOCHS']):
+        drops = {round(drop * values['EPOCHS'] / recipe['EPOCHS']) for drop in values['LR_DROP_EPOCHS']}
+        values['LR_DROP_EPOCHS'] = tuple(sorted(drop for drop in drops if 0 < drop < values['EPOCHS']))
 
 
 def _overrides(arguments):
@@ -231,27 +262,26 @@ def _legal(rule, value):
 
 
 def increment_sizes(s, num_classes):
-    """New classes of each increment, list of int: the first, then equal ones, or one by one as listed."""
-    first, later = s.FIRST_INCREMENT_CLASSES or num_classes, s.CLASSES_PER_INCREMENT
-    if len(later) == 1:
-        later *= (num_classes - first) // later[0]
-    return [first, *later]
+    """New classes of each increment, list of int; they add up to num_classes unless `increment_faults` says otherwise."""
+    first, later = s.FIRST_INCREMENT_CLASSES, s.CLASSES_PER_INCREMENT
+    if len(later) > 1:
+        return [first, *later] if first else list(later)
+    first = first or later[0] or num_classes
+    size = later[0] or max(1, num_classes - first)
+    return [first] + [size] * ((num_classes - first) // size)
 
 
 def increment_faults(s, num_classes):
     """Why the increments do not add up to num_classes, or the memory is too small for them; dict as `faults` above."""
-    first, later = s.FIRST_INCREMENT_CLASSES or num_classes, s.CLASSES_PER_INCREMENT
-    beyond = num_classes - first
-    if beyond < 0:
-        return {'FIRST_INCREMENT_CLASSES': 'FIRST_INCREMENT_CLASSES=%d: the dataset has %d classes' % (first, num_classes)}
-    if len(later) > 1 and sum(later) != beyond:
-        return {'CLASSES_PER_INCREMENT': 'CLASSES_PER_INCREMENT=%s: these are %d classes, and after the first %d there are %d'
-                                         % (','.join(map(str, later)), sum(later), first, beyond)}
-    if len(later) == 1 and beyond % later[0]:
-        return {'CLASSES_PER_INCREMENT': 'CLASSES_PER_INCREMENT=%d does not divide the %d classes after the first %d; '
-                                         'FIRST_INCREMENT_CLASSES=%d would do'
-                                         % (later[0], beyond, first, num_classes % later[0] or later[0])}
-    return memory_faults(s, increment_sizes(s, num_classes))
+    sizes = increment_sizes(s, num_classes)
+    if sum(sizes) != num_classes:
+        size = s.CLASSES_PER_INCREMENT[0]
+        advice = ('; FIRST_INCREMENT_CLASSES=%d would do' % (num_classes % size or size)
+                  if len(s.CLASSES_PER_INCREMENT) == 1 and 0 < size < num_classes else '')
+        given = s.FIRST_INCREMENT_CLASSES, shown(s.CLASSES_PER_INCREMENT), sum(sizes), num_classes, advice
+        return {'CLASSES_PER_INCREMENT': 'FIRST_INCREMENT_CLASSES=%d, CLASSES_PER_INCREMENT=%s: %d classes in these increments, and '
+                                         'the dataset has %d%s' % given}
+    return memory_faults(s, sizes)
 
 
 def memory_faults(s, sizes):
@@ -285,12 +315,25 @@ def fixed(s):
     return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(s).items() if name not in FREE}
 
 
+def illegal(stored):
+    """Which stored setting that affects results no run can have, str; or None. stored: dict, as `fixed` returns it."""
+    for name, rule in SETTINGS.items():
+        if name in FREE:
+            continue
+        if name not in stored:
+            return '%s is missing: another version of this program wrote it' % name
+        value = tuple(stored[name]) if isinstance(stored[name], list) else stored[name]
+        if not _legal(rule, value):
+            return '%s=%s must be %s' % (name, value, rule.words)
+    return None
+
+
 def changes(s, stored, where, but=(), remedy='another MODEL_DIR begins a new run'):
     """Settings that affect results and differ from those of a checkpoint.
 
     Args:
         s: settings. stored: dict, those of the checkpoint. where: str, its folder.
-        but: what a setting may affect and differ all the same, of NOTHING, RESULTS, LATER.
+        but: kinds of effect, of RESULTS and LATER, whose settings may differ.
         remedy: str.
 
     Returns:

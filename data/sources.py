@@ -193,9 +193,6 @@ def _read_folders(folder, num_classes, test_fraction, wrong, skipped):
                        for name in sorted(set(_subfolders(parts[-1])) - set(names))])
     if len(names) < 2:
         wrong.append('%s: at least two class folders must be there; number found: %d' % (shown(parts[0]), len(names)))
-    by_case = collections.Counter(name.casefold() for name in names)
-    report(wrong, ['%s: differs from another class in upper and lower case alone; rename one' % shown(name)
-                   for name in names if by_case[name.casefold()] > 1])
     unusable = bool(wrong)
     if num_classes not in (0, len(names)):
         wrong.append('%s: has %d class folders, and NUM_CLASSES=%d' % (shown(folder), len(names), num_classes))

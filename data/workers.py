@@ -14,9 +14,9 @@ import threading
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from data import Fault
+from data import Fault, reason
 
-_REMEDY = ('another worker may have ended or stands still, and its own output says why; mend that and start all workers again: '
+_REMEDY = ('another worker may have ended or stands still, and its own output says why; fix that and start all workers again: '
            'they resume from the last checkpoint')
 
 
@@ -77,7 +77,8 @@ def compare(facts, total, num_workers):
 def code():
     """A digest of the project's program files, str."""
     root, digest = os.path.dirname(os.path.dirname(os.path.abspath(__file__))), hashlib.sha256()
-    for path in sorted(glob.glob(os.path.join(root, '*.py')) + glob.glob(os.path.join(root, '[dl]*', '*.py'))):
+    patterns = [os.path.join(glob.escape(root), part, '*.py') for part in ('', 'data', 'logs')]
+    for path in sorted(path for pattern in patterns for path in glob.glob(pattern)):
         with open(path, 'rb') as file:
             digest.update(file.read())
     return digest.hexdigest()
@@ -85,10 +86,9 @@ def code():
 
 @contextlib.contextmanager
 def watchdog(minutes, doing):
-    """Around whatever waits for other workers: it ends, one way or another.
+    """Guards a wait for other workers: after WORKER_MINUTES a timer ends the process.
 
-    TensorFlow's collective operations can wait for a dead worker for ever, and the main thread with them. So a timer ends the
-    process after WORKER_MINUTES.
+    TensorFlow's collective operations can wait for a dead worker for ever, and the main thread with them.
 
     Args:
         minutes: float. doing: str, for the message.
@@ -106,8 +106,6 @@ def watchdog(minutes, doing):
     try:
         yield
     except tf.errors.OpError as error:
-        # TensorFlow 2 begins with the lines of the program that made the operation, up to its name and place.
-        reason = re.sub(r'(?s)^Graph execution error:.*?\nNode: [^\n]*\n(From [^\n]*\n)?', '', str(error)).split('\n')[0]
-        raise Fault('%s: failed (%s); %s' % (doing, reason[:200], _REMEDY))
+        raise Fault('%s: failed (%s); %s' % (doing, reason(error)[:200], _REMEDY))
     finally:
         timer.cancel()

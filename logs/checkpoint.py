@@ -16,12 +16,20 @@ import platform
 import re
 import shutil
 import threading
+import zipfile
 
 import numpy as np
 
-from data import Fault
+from data import Fault, settings, sources
 
 FORMAT = 4
+LAST_LAYER = 'last_layer/'  # arrays of METHOD=joint_last that replace the network's last layer in the model to use
+# What state.json has: a type; [kind], a list of these; or {key: kind}, a dict with just these keys. A float may be None.
+_STATE = {
+    'format': int, 'settings': dict, 'sizes': [int], 'exemplars': [[str]], 'fits': [list], 'matrix': [[float]], 'hours': float,
+    'classes': [{'name': str, 'train': str, 'held': [str], 'test': [str]}], 'trained': str, 'step': int, 'sums': [[float]],
+    'log': str, 'results': [dict.fromkeys('increment classes top1_before top1 top5_before top5 top1_nme top5_nme beta gamma '
+                                          'train val test'.split(), float)]}
 _HEARTBEAT = 5  # seconds between two time stamps of a lock
 
 
@@ -41,8 +49,7 @@ def write(folder, arrays, state, before=None):
     Raises:
         Fault: a file cannot be written.
     """
-    done, step = len(state['results']), state['step']
-    name = 'increment-%d-step-%d' % (done, step) if step else 'increment-%d' % (done - 1)
+    step, name = state['step'], _name(state)
     path, network = os.path.join(folder, name), io.BytesIO()
     np.savez(network, **arrays)
     files = {'network.npz': network.getbuffer(),
@@ -55,7 +62,7 @@ def write(folder, arrays, state, before=None):
         for changed in (path, folder):  # otherwise a power cut may undo the renaming
             sync(changed)
     except OSError as error:
-        raise Fault('%s: cannot be written (%s); free space or mend it, and the same command resumes from the checkpoint before'
+        raise Fault('%s: cannot be written (%s); free space or fix it, and the same command resumes from the checkpoint before'
                     % (path, error.strerror))
     for other in _newest_first(folder) if step else ():
         if 'step' in other and other not in (name, os.path.basename(before or '')):
@@ -65,11 +72,11 @@ def write(folder, arrays, state, before=None):
     return path
 
 
-def newest(folder):
+def newest(folder, within=True):
     """Reads the newest checkpoint that is not damaged.
 
     Args:
-        folder: str.
+        folder: str. within: bool; False: not those within an increment.
 
     Returns:
         arrays, state: as `read` returns them; None if there is no checkpoint.
@@ -77,17 +84,17 @@ def newest(folder):
         damaged: list of str, newer checkpoints that are damaged, and how.
 
     Raises:
-        Fault: there are checkpoints, and all are damaged; a file cannot be read, or has another format.
+        Fault: there are checkpoints, and all are damaged; a file cannot be read, has another format, or was edited.
     """
     damaged = []
     for name in _newest_first(folder):
         path = os.path.join(folder, name)
+        if 'step' in name and not within:
+            continue
         try:
             if os.path.exists(os.path.join(path, 'SHA256SUMS')):
                 return read(path) + (path, damaged)
             _format(path)  # never complete, or from before there were checksums
-        except Fault:
-            raise
         except ValueError as error:
             damaged.append('%s: %s' % (path, error))
         except OSError as error:
@@ -104,22 +111,35 @@ def read(path):
         arrays: dict from name to array. state: dict.
 
     Raises:
-        ValueError: it is damaged. Fault: it has another format. OSError.
+        ValueError: it is damaged. Fault: it has another format, or was edited. OSError.
     """
     contents = {}
-    with open(os.path.join(path, 'SHA256SUMS'), 'rb') as file:
-        sums = file.read()
-    for name in ('network.npz', 'state.json'):
-        try:
-            with open(os.path.join(path, name), 'rb') as file:
-                contents[name] = file.read()
-        except FileNotFoundError:
-            raise ValueError('%s is not there' % name)
-        if ('%s  %s\n' % (hashlib.sha256(contents[name]).hexdigest(), name)).encode() not in sums:
+    for name in ('SHA256SUMS', 'network.npz', 'state.json'):
+        irregular = sources.irregular(os.path.join(path, name))
+        if irregular:
+            raise ValueError('%s: %s' % (name, irregular))
+        with open(os.path.join(path, name), 'rb') as file:
+            contents[name] = file.read()
+        if name != 'SHA256SUMS' and ('%s  %s\n' % (hashlib.sha256(contents[name]).hexdigest(), name)
+                                     ).encode() not in contents['SHA256SUMS']:
             raise ValueError('%s is damaged' % name)
     state = _format(path)
-    with np.load(io.BytesIO(contents['network.npz']), allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}, state
+    wrong = _wrong(state)
+    if not wrong and _name(state) != os.path.basename(os.path.normpath(path)):
+        wrong = 'the folder was renamed, %s is in it' % _name(state)
+    try:
+        with np.load(io.BytesIO(contents['network.npz']), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (ValueError, zipfile.BadZipFile, OSError, NotImplementedError):
+        wrong = wrong or 'network.npz is no archive of arrays'
+    if not wrong:
+        shapes = [arrays[name].shape for name in sorted(arrays) if re.fullmatch('(resnet/)?dense/(bias|kernel)', name)]
+        if [shape[-1:] for shape in shapes] != [(len(state['classes']),)] * 2:
+            wrong = 'network.npz has no dense layer for the classes of state.json'
+    if wrong:
+        raise Fault('%s: is not as this program wrote it: %s; restore it, or delete it and resume from the checkpoint before'
+                    % (path, wrong))
+    return arrays, state
 
 
 @contextlib.contextmanager
@@ -183,10 +203,45 @@ def lock_state(folder):
 
 
 def sync(path):
-    """Has the system put a file, or the names in a folder, where a power cut cannot undo it."""
+    """Flushes a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     os.fsync(descriptor)
     os.close(descriptor)
+
+
+def _name(state):
+    """The folder of a checkpoint with this state, str."""
+    done, step = len(state['results']), state['step']
+    return 'increment-%d-step-%d' % (done, step) if step else 'increment-%d' % (done - 1)
+
+
+def _wrong(state):
+    """What is wrong with a state that has the right format, str; or None."""
+    kinds = ['%s of state.json has another form' % key for key in _STATE if not _is(state.get(key), _STATE[key])]
+    if kinds:
+        return kinds[0]
+    done = len(state['results'])
+    illegal = settings.illegal(state['settings'])
+    if illegal:
+        return 'settings of state.json: ' + illegal
+    if (len(state['fits']), len(state['matrix'])) != (done, done) or not all(
+            len(fit) == 5 and _is(fit[:4], [float]) and type(fit[4]) is bool for fit in state['fits']):
+        return 'fits or matrix of state.json are not one per increment'
+    if [len(row) for row in state['matrix']] != list(range(1, done + 1)):
+        return 'matrix of state.json has rows of another length'
+    if min(state['sizes'], default=0) < 1 or sum(state['sizes']) != len(state['classes']) or done > len(state['sizes']):
+        return 'sizes of state.json do not add up to its classes'
+    if len(state['exemplars']) != sum(state['sizes'][:done]):
+        return 'exemplars of state.json are not one list per class learnt'
+    return 'step of state.json is below 0' if state['step'] < 0 or not done + state['step'] else None
+
+
+def _is(value, kind):
+    if isinstance(kind, list):
+        return isinstance(value, list) and all(_is(one, kind[0]) for one in value)
+    if isinstance(kind, dict):
+        return isinstance(value, dict) and set(value) == set(kind) and all(_is(value[key], kind[key]) for key in kind)
+    return value is None or type(value) in (int, float) if kind is float else type(value) is kind
 
 
 def _format(path):

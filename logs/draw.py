@@ -1,5 +1,7 @@
 """Pictures of runs, see logs/read.py: as wide as a paper's column, readable without colours. Each returns a matplotlib Figure."""
+import contextlib
 import textwrap
+import warnings
 
 import matplotlib
 import numpy as np
@@ -30,9 +32,12 @@ CELLS = 500  # a confusion matrix has at most so many rows; with more classes, n
 NAMED = 12   # classes of a confusion matrix whose names have room
 
 
+@contextlib.contextmanager
 def styled():
     """The context in which pictures are made and saved."""
-    return matplotlib.rc_context(STYLE)
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings('ignore', 'Glyph')  # a class name in a script that the font does not have
+        yield
 
 
 def accuracy(runs):
@@ -184,7 +189,7 @@ def matrix(run):
 
 
 def confusion(run):
-    """Confusion matrix at the last increment, before and after the correction: by class if there are predictions, or by increment.
+    """Confusion matrix at the last increment, before and after the correction: by class, or without predictions by increment.
 
     Rows are true, columns predicted; each row is a share of its images, in percent.
     """

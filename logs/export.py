@@ -1,15 +1,15 @@
-"""The trained network as a SavedModel: encoded images in, class names and probabilities out; no file of this project is needed
-to use it."""
+"""The trained network to use: a SavedModel, which needs no file of this project; and `--PREDICT`, from a checkpoint."""
 import os
-import re
 import shutil
+import types
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
 import bic_layer
+import exemplar
 import resnet_model
-from data import Fault, batches, images
+from data import Fault, batches, images, reason, sources
 from logs import checkpoint, log
 
 _PARALLEL = 32  # images of a batch that are decoded at a time, on as many threads as there are processors
@@ -19,9 +19,11 @@ _SHOWN = 5      # classes that `predict` names
 def write(folder, s, now, names, weights, fit):
     """Writes export/<k>/, a version that TensorFlow Serving takes from `export/`; an older one of that number is replaced.
 
-    Its signature `serving_default` has the input image_bytes, string [batch], contents of JPEG, PNG, GIF or BMP files; and the
-    outputs classes, string [batch, num_seen], UTF-8, and probabilities, float32 [batch, num_seen], both by falling probability,
-    of equal ones the lower label first. The preprocessing of evaluation is inside, in float32, and so is the correction.
+    Both signatures have the input image_bytes, string [batch], contents of JPEG, PNG, GIF or BMP files. The preprocessing of
+    evaluation is inside, in float32, and so is the correction.
+        serving_default: classes, string [batch, num_seen], UTF-8, and probabilities, float32 [batch, num_seen], both by falling
+            probability, of equal ones the lower label first.
+        features: features, float32 [batch, 512, 2048 or 64], what herding and the last layer see.
 
     Args:
         folder: str, MODEL_DIR/DATASET. s: settings. now: exemplar.Increment, the one that is done.
@@ -33,12 +35,19 @@ def write(folder, s, now, names, weights, fit):
         Fault: it cannot be written.
     """
     path = os.path.join(folder, 'export', str(now.increment))
-    partial, old = path + '.partial', path + '.old'  # no numbers: Serving and `predict` pass them by
+    partial, old = path + '.partial', path + '.old'  # no numbers: Serving passes them by
     try:
         for left_over in (partial, old):
             shutil.rmtree(left_over, ignore_errors=True)
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        _save(partial, s, names[:now.num_seen], _corrected(weights, now, fit))
+        with tf.Graph().as_default(), batches.host_session() as session:
+            given, outputs = _network(session, s, now, names, weights, fit)
+            inputs, features = {'image_bytes': given}, {'features': outputs.pop('features')}
+            builder = tf.saved_model.Builder(partial)
+            builder.add_meta_graph_and_variables(session, ['serve'], {
+                'serving_default': tf.saved_model.predict_signature_def(inputs, outputs),
+                'features': tf.saved_model.predict_signature_def(inputs, features)}, strip_default_attrs=True)
+            builder.save()
         for place, _, files in os.walk(partial):
             for written in files + ['']:
                 checkpoint.sync(os.path.join(place, written))
@@ -48,45 +57,42 @@ def write(folder, s, now, names, weights, fit):
         checkpoint.sync(os.path.dirname(path))
         shutil.rmtree(old, ignore_errors=True)
     except (OSError, tf.errors.OpError) as error:
-        raise Fault('%s: cannot be written (%s); free space or mend it, and the same command goes on from the last checkpoint'
-                    % (path, str(error).split('\n')[0]))
+        raise Fault('%s: cannot be written (%s); free space or fix it, and the same command resumes from the last checkpoint'
+                    % (path, reason(error)))
 
 
-def _corrected(weights, now, fit):
-    """The weights with a dense layer of the seen classes alone, whose logits are corrected: they are linear in it."""
+def _network(session, s, now, names, weights, fit):
+    """Builds a network for the seen classes with these weights; the correction is in its last layer, which is linear.
+
+    Returns:
+        image_bytes: string tensor [batch]. outputs: dict from name to tensor, see `write`.
+    """
+    tf.set_random_seed(s.SEED)  # DETERMINISTIC asks for one; what is drawn is never used
     kernel, bias = weights['dense/kernel'][:, :now.num_seen], weights['dense/bias'][None, :now.num_seen]
     kernel = bic_layer.corrected_logits(kernel, now.num_old, fit.beta, 0.0)
     bias = bic_layer.corrected_logits(bias, now.num_old, fit.beta, fit.gamma)[0]
-    return dict(weights, **{'dense/kernel': kernel.astype(np.float32), 'dense/bias': bias.astype(np.float32)})
+    weights = dict(weights, **{'dense/kernel': kernel.astype(np.float32), 'dense/bias': bias.astype(np.float32)})
+    given = tf.placeholder(tf.string, [None], 'image_bytes')
 
+    def image(content):
+        return batches.centred(lambda window: batches.of_contents(content, window), s)
 
-def _save(path, s, names, weights):
-    with tf.Graph().as_default(), batches.host_session() as session:
-        tf.set_random_seed(s.SEED)  # DETERMINISTIC asks for one; what is drawn is never used
-        contents = tf.placeholder(tf.string, [None], 'image_bytes')
-
-        def image(content):
-            return batches.centred(lambda window: batches.of_contents(content, window), s)
-
-        with tf.device('/cpu:0'):
-            images = tf.map_fn(image, contents, tf.float32, _PARALLEL)  # [batch, IMAGE_SIZE, IMAGE_SIZE, 3]
-        with tf.variable_scope('resnet'):
-            _, logits = resnet_model.resnet(images, s.RESNET_DEPTH, len(names), False, s.BATCH_NORM_DECAY)
-        logits, labels = tf.nn.top_k(logits, len(names))  # of equal ones the lower label first
-        # Folders may have names that are no Unicode: terminals and JSON show them with backslashes.
-        names = tf.constant([name.encode('utf-8', 'backslashreplace') for name in names])
-        variables = resnet_model.variables('resnet')
-        session.run([variable.initializer for variable in variables.values()],
-                    {variable.initial_value: weights[name] for name, variable in variables.items()})
-        signature = tf.saved_model.predict_signature_def(
-            {'image_bytes': contents}, {'classes': tf.gather(names, labels), 'probabilities': tf.nn.softmax(logits)})
-        builder = tf.saved_model.Builder(path)
-        builder.add_meta_graph_and_variables(session, ['serve'], {'serving_default': signature}, strip_default_attrs=True)
-        builder.save()
+    with tf.device('/cpu:0'):
+        pixels = tf.map_fn(image, given, tf.float32, _PARALLEL)  # [batch, IMAGE_SIZE, IMAGE_SIZE, 3]
+    with tf.variable_scope('resnet'):
+        features, logits = resnet_model.resnet(pixels, s.RESNET_DEPTH, now.num_seen, False, s.BATCH_NORM_DECAY)
+    variables = resnet_model.variables('resnet')
+    session.run([variable.initializer for variable in variables.values()], resnet_model.feeds(variables, weights))
+    logits, labels = tf.nn.top_k(logits, now.num_seen)  # of equal ones the lower label first
+    # Folders may have names that are no Unicode: terminals and JSON show them with backslashes.
+    encoded = tf.constant([name.encode('utf-8', 'backslashreplace') for name in names[:now.num_seen]])
+    return given, dict(classes=tf.gather(encoded, labels), probabilities=tf.nn.softmax(logits), features=features)
 
 
 def predict(folder, path):
     """Prints what the newest model says of images, on the CPU: for each image its path, and a line for each of the first classes.
+
+    The network is built from a checkpoint, which is only data: nothing that the folder brings is executed.
 
     Args:
         folder: str, MODEL_DIR/DATASET. path: str, an image, or a folder: all files in it and below count, except hidden ones.
@@ -94,53 +100,50 @@ def predict(folder, path):
     Raises:
         Fault: there is no model, no image, or images that cannot be decoded, after all others were shown.
     """
-    version = _newest(os.path.join(folder, 'export'))
-    paths, faults = _image_files(path)
+    arrays, state, where, damaged = checkpoint.newest(folder, within=False)
+    if not where:
+        raise Fault('%s: no checkpoint of an increment is there; train a model first, or set MODEL_DIR and DATASET to those of a '
+                    'run' % folder)
+    num_seen, num_old = len(state['exemplars']), sum(state['sizes'][:len(state['results']) - 1])
+    now = exemplar.Increment(len(state['results']) - 1, num_old, num_seen, *[0] * 6)
+    last_layer = {name: value for name, value in arrays.items() if name.startswith(checkpoint.LAST_LAYER)}
+    arrays.update({name[len(checkpoint.LAST_LAYER):]: value for name, value in last_layer.items()})
+    names, (paths, faults) = [of_class['name'] for of_class in state['classes']], _image_files(path)
     show, broken = log.Log(None), images.broken(paths)
+    for line in damaged:
+        show.text('[left_out] %s' % line)
     with tf.Graph().as_default(), batches.host_session() as session:
         try:
-            model = tf.saved_model.load(session, ['serve'], version)
-            signature = model.signature_def['serving_default']
-        except (OSError, tf.errors.OpError, KeyError, ValueError, RuntimeError) as error:
-            raise Fault('%s: cannot be loaded (%s); take the TensorFlow that wrote it, or if it is damaged, delete it, and the '
-                        'increment before is taken' % (version, str(error).split('\n')[0]))
-        contents, outputs = signature.inputs['image_bytes'].name, {key: signature.outputs[key].name for key in signature.outputs}
-        show.text('[model]   dir=%s' % version)
+            given, outputs = _network(session, types.SimpleNamespace(**state['settings']), now, names, arrays,
+                                      bic_layer.Fit(*state['fits'][-1]))
+        except ValueError as error:
+            raise Fault('%s: network.npz is not as this program wrote it: %s; restore it, or delete the checkpoint'
+                        % (where, error))
+        show.text('[model]   dir=%s' % where)
         for image in paths:
             try:
                 if image in broken:
                     raise ValueError(broken[image])
                 with open(image, 'rb') as file:
-                    found = session.run(outputs, {contents: [file.read()]})
+                    found = session.run(outputs, {given: [file.read()]})
             except (OSError, ValueError, tf.errors.OpError) as error:
-                reason = 'cannot be decoded' if isinstance(error, tf.errors.OpError) else error
-                faults.append('%s: %s' % (os.fsdecode(image), reason))
+                why = 'cannot be decoded' if isinstance(error, tf.errors.OpError) else error
+                faults.append('%s: %s' % (sources.shown(image), why))
                 continue
-            show.text('[image]   path=%s' % os.fsdecode(image))
+            show.text('[image]   path=%s' % sources.shown(image))
             for name, probability in list(zip(found['classes'][0], found['probabilities'][0]))[:_SHOWN]:
-                show.text('[class]   probability=%.4f name=%s' % (probability, name.decode()))
+                show.text('[class]   probability=%.4f name=%s' % (probability, sources.shown(name)))
     if faults:
         raise Fault('\n'.join(faults))
 
 
-def _newest(folder):
-    try:
-        versions = [int(name) for name in os.listdir(folder) if re.fullmatch('[0-9]+', name)]
-    except (FileNotFoundError, NotADirectoryError):
-        versions = []
-    except OSError as error:
-        raise Fault('%s: cannot be read (%s)' % (folder, error.strerror))
-    if not versions:
-        raise Fault('%s: no model is there; train one first, or set MODEL_DIR and DATASET to those of a run' % folder)
-    return os.path.join(folder, str(max(versions)))
-
-
 def _image_files(path):
     """The image files, list of bytes, and what cannot be read, list of str."""
-    if os.path.isfile(path):
-        return [os.fsencode(path)], []
     if not os.path.isdir(path):
-        raise Fault('PREDICT=%s: no such file or folder' % path)
+        irregular = sources.irregular(path)
+        if irregular:
+            raise Fault('PREDICT=%s: %s' % (path, irregular))
+        return [os.fsencode(path)], []
     found, errors, seen = [], [], set()
     for place, folders, files in os.walk(path, onerror=errors.append, followlinks=True):
         # Links may lead to a folder again: each is looked into once.
@@ -149,7 +152,7 @@ def _image_files(path):
         seen.add(os.path.realpath(place))
         folders[:] = [name for name in folders if not name.startswith('.')]
         found += [os.fsencode(os.path.join(place, name)) for name in files if not name.startswith('.')]
-    faults = ['%s: cannot be read (%s)' % (error.filename, error.strerror) for error in errors]
+    faults = ['%s: cannot be read (%s)' % (sources.shown(error.filename), error.strerror) for error in errors]
     if not found:
         raise Fault('\n'.join(faults or ['PREDICT=%s: no file is there that is not hidden' % path]))
     return sorted(found), faults

@@ -1,4 +1,5 @@
 """The log: one event, one line, `[tag] key=value ...`, to standard output and to the run's log file."""
+import contextlib
 import errno
 import os
 import platform
@@ -16,6 +17,9 @@ except ImportError:  # it is optional
 
 from data import Fault, devices, settings
 from logs import events, tables
+
+_FEW = 30        # validation images
+_SETTLED = 5     # time constants, after which less than a hundredth of a moving average's initial value is left
 
 
 class Log:
@@ -35,13 +39,16 @@ class Log:
     def __init__(self, path, silent=False):
         self.path, self.events, self._silent = path, None, silent
         self._file = open(path, 'a', encoding='utf-8', errors='backslashreplace') if path else None
+        if self._file and _is_cut_off(path):
+            self._file.write('\n')
         if hasattr(sys.stdout, 'reconfigure'):
             sys.stdout.reconfigure(errors='backslashreplace')  # class names in any language, on terminals in any
         self._bar = tqdm is not None and not silent and sys.stdout.isatty() and sys.stderr.isatty()
 
     def __call__(self, tag, **values):
         """One line. Fractions, not percent, with fixed decimals; lists are joined by commas; no spaces in values."""
-        self.text('%-9s %s' % ('[%s]' % tag, ' '.join('%s=%s' % (key, tables.text(key, value)) for key, value in values.items())))
+        pairs = ['%s=%s' % (key, tables.text(key, value)) for key, value in values.items()]
+        self.text(' '.join(['%-9s' % ('[%s]' % tag)] + pairs + [time.strftime('time=%Y-%m-%dT%H:%M:%S')]))
         if self.events:
             self.events.line(tag, values)
 
@@ -73,9 +80,16 @@ class Log:
 
     def close(self):
         if self._file:
-            self._file.close()
+            with contextlib.suppress(OSError):  # of a full disk, which was told already
+                self._file.close()
         if self.events:
             self.events.close()
+
+
+def _is_cut_off(path):
+    """Whether a log ends within a line, as on a disk that was full."""
+    with open(path, 'rb') as file:
+        return file.seek(0, os.SEEK_END) > 0 and file.seek(-1, os.SEEK_END) >= 0 and file.read() != b'\n'
 
 
 class Meter:
@@ -150,7 +164,27 @@ def begin(run):
             data = run.data
             write.text('[class]   increment=%d label=%d train=%d held_out=%d test=%d name=%s' % (
                 now.increment, label, len(data.train[label]), len(data.held[label]), len(data.test[label]), data.names[label]))
+    for line in _notes(run):
+        write.text('[note]    ' + line)
     return write
+
+
+def _notes(run):
+    """What is legal but may not be meant, list of str."""
+    s, to_do, notes = run.s, run.plan[run.done:], []
+    few = [now.val for now in to_do if now.num_old and now.val < _FEW and s.METHOD == 'bic']
+    if few:
+        notes.append('the correction is fitted on %d to %d validation images; with fewer than %d it may do harm: a larger '
+                     'MEMORY_SIZE or VAL_FRACTION gives more' % (min(few), max(few), _FEW))
+    steps = min(settings.num_steps(s, now) for now in to_do)
+    if steps * (1 - s.BATCH_NORM_DECAY) < _SETTLED:
+        notes.append('BATCH_NORM_DECAY=%g: moving averages need about %d steps, and an increment has %d; unsettled ones make the '
+                     'test and the correction worse: %.2g would do'
+                     % (s.BATCH_NORM_DECAY, _SETTLED / (1 - s.BATCH_NORM_DECAY), steps, max(0.1, 1 - _SETTLED / steps)))
+    if run.data.skipped:
+        notes.append('%d files in class folders are skipped: their names do not end like an image\'s: %s%s' % (
+            len(run.data.skipped), ', '.join(run.data.skipped[:3]), ' ..' if len(run.data.skipped) > 3 else ''))
+    return notes
 
 
 def _opened(run):
@@ -160,6 +194,8 @@ def _opened(run):
         return Log(None, silent=not run.devices.chief)
     if not path or os.path.dirname(path) != os.path.normpath(s.LOG_DIR) or not os.path.isfile(path):
         path = os.path.join(os.path.normpath(s.LOG_DIR), 'log-%s-%s' % (s.DATASET, time.strftime('%Y%m%d-%H%M%S')))
+        while os.path.exists(path):  # of a run that began in the same second
+            path += '-2'
     folder, name = os.path.split(path)
     trained = [row['train'] for row in run.rows] + [now.train for now in run.plan[run.done:]]
     steps = [settings.num_steps(s, now._replace(train=count)) for now, count in zip(run.plan, trained)]

@@ -23,7 +23,7 @@ from data import Fault
 
 _EVENT = re.compile(r'\[(\w+)\]\s+(.*)')
 _PAIR = re.compile(r'(\w+)=(.*?)(?=\s+\w+=|\s*$)')
-_WORDS = ('split', 'correction', 'dir', 'at_bound')
+_WORDS = ('split', 'correction', 'dir', 'at_bound', 'time')
 _LISTS = ('top1_by_increment', 'predicted', 'lr_drops')
 _WHOLE = {'increment': 4, 'true': 4, 'seen_classes': 9, 'step': 9, 'steps': 9, 'train': 9, 'val': 9, 'test': 9}  # digits at most
 _LARGEST = 1e30  # a number beyond it cannot be drawn
@@ -93,8 +93,8 @@ def runs(paths, say):
     return found, useless
 
 
-def _new_run(**settings):
-    return dict(settings=settings, rows=[], train=[], steps={}, drops={}, matrix={}, confusion={}, predictions={}, names=[], log=[])
+def _new_run():
+    return dict(settings={}, rows=[], train=[], steps={}, drops={}, matrix={}, confusion={}, predictions={}, names=[], log=[])
 
 
 def _name(path):

@@ -75,7 +75,8 @@ def tell(runs):
             if seeds.count(seed) > 1:
                 _say('%s: %d runs with SEED=%s are counted as if it differed' % (kind, seeds.count(seed), seed))
     if len(runs) > 1:
-        print('\n## Comparison\n\n%s' % tables.comparison([(run['settings'], run['rows']) for run in runs], tables.headline(runs[0])))
+        compared = tables.comparison([(run['settings'], run['rows']) for run in runs], tables.headline(runs[0]))
+        print('\n## Comparison\n\n%s\n\n%s' % (compared, tables.SPREAD))
 
 
 def write_rows(runs, path):

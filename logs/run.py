@@ -11,7 +11,7 @@ import numpy as np
 import bic_layer
 import resnet_model
 from data import Fault, dataset, devices, settings
-from logs import checkpoint, export, log, results
+from logs import checkpoint, export, log, results, tables
 
 STATUS = 75  # of a process that was stopped and can be resumed; EX_TEMPFAIL, "try again", in BSD's sysexits.h
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C; what schedulers send; a lost terminal
@@ -57,8 +57,6 @@ class Run:
         self.data, self.exemplars, self.plan, self.missing = dataset.read(s, faults, prepared, state)
         self._classes = self.data.classes(state)
         self._take(arrays, state)
-        if s.FIRST_INCREMENT_FROM and not self.resumed and not self.missing:
-            self._take_first_increment()
 
     def check(self):
         """Raises a Fault that says why the run cannot start, if it cannot."""
@@ -70,28 +68,45 @@ class Run:
         """Number of increments that are done."""
         return len(self.rows)
 
+    @property
+    def finished(self):
+        return self.done == len(self.plan)
+
+    @property
+    def steps_left(self):
+        """Training steps to the end of the run, int."""
+        steps = [settings.num_steps(self.s, now) for now in self.plan]
+        shared = steps[0] if self.s.FIRST_INCREMENT_FROM and not self.resumed else 0
+        return sum(steps[self.done:]) - self.step - shared
+
     def _take(self, arrays, state):
         """Takes over what a checkpoint has; None in it stands for a number that is not known."""
         nan = float('nan')
         self.fits = [bic_layer.Fit(*[nan if value is None else value for value in fit]) for fit in state['fits']]
         self.rows = [{key: nan if value is None else value for key, value in row.items()} for row in state['results']]
-        self.matrix = list(state['matrix'])
+        self.matrix = [[nan if value is None else value for value in row] for row in state['matrix']]
         self.step, self.sums, self.log_path = state['step'], state['sums'], state['log']
         self._trained, self._hours, self._began, self._saved = state['trained'], state['hours'], time.time(), time.time()
         self._steps_done = 0  # in this process, of increments that are done
-        self._arrays, self.weights = (arrays, None) if self.step else (None, arrays)
+        self._arrays, self.weights, self._last_layer = None, None, {}
+        if self.step:
+            self._arrays = arrays
+        elif arrays:
+            prefix = checkpoint.LAST_LAYER
+            self.weights = {name: value for name, value in arrays.items() if not name.startswith(prefix)}
+            self._last_layer = {name[len(prefix):]: value for name, value in arrays.items() if name.startswith(prefix)}
 
-    def _take_first_increment(self):
-        """Takes the first network of the run in FIRST_INCREMENT_FROM as if this run had just trained it.
+    def take_first_increment(self):
+        """Takes the first network of the run in FIRST_INCREMENT_FROM, if there is one, as if this run had just trained it.
 
         Raises:
             Fault: there is none, or this run would train another one.
         """
+        if not self.s.FIRST_INCREMENT_FROM or self.resumed:
+            return
         path = '%s/%s/increment-0' % (self.s.FIRST_INCREMENT_FROM, self.s.DATASET)
         try:
             weights, state = checkpoint.read(path)
-        except Fault:
-            raise
         except (OSError, ValueError) as error:
             raise Fault('FIRST_INCREMENT_FROM=%s: %s is not the first increment of a run (%s)'
                         % (self.s.FIRST_INCREMENT_FROM, path, error))
@@ -111,6 +126,7 @@ class Run:
         """Keeps other runs out of the folder, and opens the log."""
         with checkpoint.lock(self.folder, self.resumed) if self.devices.chief else contextlib.nullcontext():
             self._agree(devices.facts(self.s), 'start')  # from now on the chief's lock is there
+            self._began = self._saved = time.time()
             self.log = log.begin(self)
             self.log_path = self.log.path or ''
             try:
@@ -140,15 +156,22 @@ class Run:
     def _agree(self, facts, doing):
         """Compares facts with all other workers. While this waits for them, a signal ends the process at once."""
         if self.devices.num_workers > 1:
-            with _ended_by_signals():
+            with _heard(at_once=True):
                 self.devices.agree(self.s, facts, doing)
 
     def restore(self, session, model):
         """Initialises a model's variables: from the checkpoint within this increment, or from the previous network."""
-        if self.step:
-            values = {model.variables[name].initial_value: value for name, value in self._arrays.items()}
-        else:
-            values = resnet_model.first_weights(model.networks, self.weights, self.s.SEED)
+        try:
+            if self.step:
+                variables = model.variables  # of another run's first increment, only the network is there
+                if not self.resumed:
+                    variables = {name: variable for name, variable in variables.items() if name.startswith('resnet/')}
+                values = resnet_model.feeds(variables, self._arrays)
+            else:
+                values = resnet_model.first_weights(model.networks, self.weights, self.s.SEED)
+        except ValueError as error:
+            raise Fault('%s: network.npz is not as this program wrote it: %s; restore it, or delete the checkpoint'
+                        % (self.resumed or self.s.FIRST_INCREMENT_FROM, error))
         with self.devices.waiting('initialising the network'):
             session.run(model.initializer, values)
 
@@ -183,22 +206,22 @@ class Run:
 
     @contextlib.contextmanager
     def noting_signals(self):
-        """Around training steps: a first signal of each kind is noted in `asked`, a second one ends the process.
+        """Around training steps: a signal is noted in `asked`; the same once more ends the process at once.
 
         What is ignored from outside, as by nohup, stays ignored.
         """
         def note(number, _):
             self.asked = True
-            signal.signal(number, signal.SIG_DFL)
 
         before = {number: signal.signal(number, note) for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN}
         try:
-            yield
+            with _heard(at_once=False):
+                yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def wishes(self, now, step):
+    def requests(self, now, step):
         """After so many steps of an increment: whether this process is asked to stop, and whether a checkpoint is due; bools."""
         every, images_done = self.s.CHECKPOINT_EPOCHS * now.train, step * self.s.BATCH_SIZE
         border = bool(every and step) and images_done // every > (images_done - self.s.BATCH_SIZE) // every
@@ -208,7 +231,7 @@ class Run:
         """By a worker that is not the chief: waits for the chief's checkpoint of this increment, and takes it over.
 
         Raises:
-            Fault: nothing was seen of the chief for WORKER_MINUTES.
+            Fault: no sign of life from the chief for WORKER_MINUTES.
         """
         path, seen, since = os.path.join(self.folder, 'increment-%d' % now.increment), None, time.monotonic()
         while True:
@@ -219,7 +242,7 @@ class Run:
             if stamp != seen:
                 seen, since = stamp, time.monotonic()
             elif time.monotonic() - since > 60 * self.s.WORKER_MINUTES:
-                raise Fault('increment=%d: nothing was seen of the chief, worker 0, for %g minutes (WORKER_MINUTES); its output '
+                raise Fault('increment=%d: no sign of life from the chief, worker 0, for %g minutes (WORKER_MINUTES); its output '
                             'says why; start all workers again, and they resume from the last checkpoint'
                             % (now.increment, self.s.WORKER_MINUTES))
             time.sleep(0.5)
@@ -228,7 +251,7 @@ class Run:
         self.exemplars = [self.data.find(paths, label)[0] for label, paths in enumerate(state['exemplars'])]
 
     def finish(self, now, fit, scores, last_layer=()):
-        """After an increment: tables, pictures, log lines, the model to use, and the checkpoint.
+        """After an increment: tables, pictures, log lines, the checkpoint, and the model to use.
 
         Args:
             now: exemplar.Increment. fit: bic_layer.Fit. scores: results.Scores of the test.
@@ -247,27 +270,84 @@ class Run:
         hours = (time.time() - self._began) / 3600
         left = hours * self.later_steps(now) / self._steps_done if self._steps_done else float('nan')
         results.close(s, self.log, self.rows, self.matrix, self._hours_so_far(), left)
-        export.write(self.folder, s, now, self.data.names, dict(self.weights, **dict(last_layer)), fit)
-        self.step, self.sums = 0, []
-        self.save(now, self.weights)
-        if self.done == len(self.plan):
+        self.step, self.sums, self._last_layer = 0, [], dict(last_layer)
+        if self.finished:
             results.finish(self.log, self.data, self.rows, scores.on.by_class)
+        self.save(now, dict(self.weights, **{checkpoint.LAST_LAYER + name: value for name, value in self._last_layer.items()}))
+        self._export()
+
+    def export(self):
+        """Writes the model of the last increment where an earlier process could not."""
+        if self.weights and self.devices.chief and not os.path.isdir('%s/export/%d' % (self.folder, self.done - 1)):
+            self._export()
+
+    def _export(self):
+        """After the checkpoint: a model that cannot be written costs no training."""
+        export.write(self.folder, self.s, self.plan[self.done - 1], self.data.names, dict(self.weights, **self._last_layer),
+                     self.fits[-1])
+
+
+def compare(each, prepared, on, execute):
+    """Carries out several runs, one after the other, and prints their results side by side.
+
+    Args:
+        each: list of (settings, faults), from `settings.read`. prepared, on: as of Run.
+        execute: function that carries out a Run, and returns its rows.
+
+    Returns:
+        list of list of dict: of each run the rows of its closing table.
+
+    Raises:
+        Fault: one of the runs cannot begin; then none begins. KeyboardInterrupt: with the name of the run.
+    """
+    runs = [Run(s, faults, prepared, on) for s, faults in each]
+    for run in runs:
+        run.check()
+    compared, began, done, to_do = [], time.time(), 0, sum(run.steps_left for run in runs)
+    while runs:
+        run = runs.pop(0)  # with its data
+        s, steps = run.s, run.steps_left
+        title = 'run %d of %d, %s: ' % (len(each) - len(runs), len(each), os.path.basename(s.MODEL_DIR))
+        left = (time.time() - began) / 3600 / done * (to_do - done) if done else float('nan')
+        if on.chief and not s.PLAN_ONLY:
+            print('\n%s%s' % (title, 'is finished' if run.finished else 'hours left of all: %.2f' % left), flush=True)
+        try:
+            run.export() if run.finished else execute(run)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(title)
+        done += steps
+        rows = run.rows and run.rows[:-1] + [dict(run.rows[-1], forgetting_top1=results.forgetting(run.matrix))]
+        compared.append((vars(s), rows))
+    if all(rows for _, rows in compared) and on.chief:
+        print('\n%s\n\n%s' % (tables.comparison(compared, each[0][0].HEADLINE), tables.SPREAD))
+    return [rows for _, rows in compared]
 
 
 @contextlib.contextmanager
-def _ended_by_signals():
-    """Around a wait within TensorFlow, which may be long: Python runs no signal handlers then, so a thread ends the process."""
+def _heard(at_once):
+    """Guards long calls of TensorFlow, in which Python runs no signal handlers: a thread answers signals.
+
+    Args:
+        at_once: bool. True: a signal ends the process. False: the second one of a kind does, and the first one is answered.
+    """
     numbers, wakeup = os.pipe()
     os.set_blocking(wakeup, False)
 
-    def end():
-        if os.read(numbers, 1):  # of a signal; nothing when the wait is over
-            print('stopped; the same command resumes', file=sys.stderr, flush=True)
-            os._exit(STATUS)
+    def answer():
+        seen = set()
+        while True:
+            number = os.read(numbers, 1)  # of a signal; nothing when this context ends
+            if not number:
+                break
+            if at_once or number in seen:
+                print('stopped; the same command resumes', file=sys.stderr, flush=True)
+                os._exit(STATUS)
+            seen.add(number)
+            print('stopping after this training step; the same once more ends the program at once', file=sys.stderr, flush=True)
         os.close(numbers)
 
     before = signal.set_wakeup_fd(wakeup)
-    threading.Thread(target=end, daemon=True).start()
+    threading.Thread(target=answer, daemon=True).start()
     try:
         yield
     finally:
@@ -276,7 +356,7 @@ def _ended_by_signals():
 
 
 def like_ctrl_c():
-    """Lets the other signals raise KeyboardInterrupt, too; what is ignored from outside stays ignored."""
-    for number in _SIGNALS[1:]:
+    """Lets signals raise KeyboardInterrupt; what is ignored from outside, as by nohup, stays ignored."""
+    for number in _SIGNALS:
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)

@@ -17,6 +17,9 @@ def text(key, value):
     return str(value)
 
 
+SPREAD = '± is the sample standard deviation over the seeds; forgetting and nearest mean are those after the last increment.'
+
+
 def table(rows):
     """Rows as a Markdown table.
 
@@ -68,22 +71,26 @@ def comparison(runs, metric):
 
     Args:
         runs: list of (settings, rows): dict from name to value, and list of dict, one per increment, with `classes`, the number
-            of classes seen, and the metric as a fraction.
+            of classes seen, and the metric as a fraction; also forgetting_top1 and the metric with _nme where they are known.
         metric: 'top1' or 'top5'.
 
     Returns:
-        str, a Markdown table: a line per kind, with mean ± sample standard deviation where there are several runs.
+        str, a Markdown table: a line per kind, with mean ± sample standard deviation where there are several runs. Forgetting
+            and the nearest mean of exemplars are those after the last increment.
     """
     columns = sorted({row['classes'] for _, rows in runs for row in rows})
     lines = []
-    for name, positions in kinds([settings for settings, _ in runs]).items():
-        of_runs = [{row['classes']: row[metric] for row in runs[position][1] if metric in row} for position in positions]
+    for name, positions in kinds([one for one, _ in runs]).items():
+        of_runs = [{row['classes']: row for row in runs[position][1] if metric in row} for position in positions]
         whole = [[run[classes] for classes in sorted(run)] for run in of_runs
                  if run and len(run) == len(set().union(*of_runs)) and max(run) == columns[-1]]
-        lines.append(dict([(metric + ', %', name)]
-                          + [(str(classes), _spread([run[classes] for run in of_runs if classes in run])) for classes in columns],
-                          **{'average': _spread([np.mean(run) for run in whole]),
-                             'without first': _spread([np.mean(run[1:]) for run in whole if run[1:]]), 'runs': len(of_runs)}))
+        line = {metric + ', %': name}
+        line.update((str(classes), _spread([run[classes][metric] for run in of_runs if classes in run])) for classes in columns)
+        line['average'] = _spread([np.mean([row[metric] for row in rows]) for rows in whole])
+        line['without first'] = _spread([np.mean([row[metric] for row in rows[1:]]) for rows in whole if rows[1:]])
+        for title, key in (('forgetting', 'forgetting_top1'), ('nearest mean', metric + '_nme')):
+            line[title] = _spread([rows[-1][key] for rows in whole if np.isfinite(rows[-1].get(key, np.nan))])
+        lines.append(dict(line, runs=len(of_runs)))
     return table(lines)
 
 

@@ -1,11 +1,13 @@
 """What tests of whole runs share: the arguments of a small run, its log as events, its networks as arrays."""
 import glob
+import inspect
 import os
 import re
 import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 import imagenet_main
 from data import Fault, dataset, settings
@@ -13,15 +15,43 @@ from logs import checkpoint
 
 SCRIPT = os.path.abspath(imagenet_main.__file__)
 SIZE_33 = ['--IMAGE_SIZE=33', '--RESIZE_SIDE_MIN=33', '--RESIZE_SIDE_MAX=36']  # ResNet-18's last feature map has 4 pixels
+FOLDERS = ['--NUM_CLASSES=0', '--FIRST_INCREMENT_CLASSES=2', '--CLASSES_PER_INCREMENT=2', '--EPOCHS=1'] + SIZE_33
 OFTEN = ['--CHECKPOINT_EPOCHS=1', '--CHECKPOINT_MINUTES=1000']  # checkpoints at the same steps, however fast the machine is
+WHOLE = OFTEN + ['--EPOCHS=3', '--LOG_STEPS=2']  # 11 and 13 steps; checkpoints after steps 4, 8, 11 and 5, 9, 13
 
 
 def arguments(data, folder, *more):
-    """A run of the handful: 5 and 3 classes, batches of 7, 2 epochs: 8 and 9 steps."""
-    return ['--DATA_DIR=%s' % data, '--MODEL_DIR=%s/model' % folder, '--LOG_DIR=%s/logs' % folder, '--NUM_CLASSES=8',
-            '--FIRST_INCREMENT_CLASSES=5', '--CLASSES_PER_INCREMENT=3', '--MEMORY_SIZE=22', '--BATCH_SIZE=7', '--EPOCHS=2',
-            '--LR_DROP_EPOCHS=1', '--LEARNING_RATE=0.01', '--IMAGE_SIZE=16', '--RESIZE_SIDE_MIN=16', '--RESIZE_SIDE_MAX=20',
-            '--LOG_STEPS=1', '--RESNET_DEPTH=8'] + list(more)
+    """A run of the handful: 5 and 3 classes, batches of 7, 2 epochs: 8 and 9 steps. Of equal names the last one counts."""
+    given = ['--DATA_DIR=%s' % data, '--MODEL_DIR=%s/model' % folder, '--LOG_DIR=%s/logs' % folder, '--NUM_CLASSES=8',
+             '--FIRST_INCREMENT_CLASSES=5', '--CLASSES_PER_INCREMENT=3', '--MEMORY_SIZE=22', '--VAL_FRACTION=0.1',
+             '--BATCH_SIZE=7', '--EPOCHS=2', '--LR_DROP_EPOCHS=1', '--LEARNING_RATE=0.01',
+             '--IMAGE_SIZE=16', '--RESIZE_SIDE_MIN=16', '--RESIZE_SIDE_MAX=20', '--LOG_STEPS=1', '--RESNET_DEPTH=8', *more]
+    return list({argument.split('=')[0]: argument for argument in given}.values())
+
+
+def class_folders(digits, folder, digit_of_name):
+    """Adds class folders of nine training and nine test digits each to folder/data, which is returned."""
+    for name, digit in digit_of_name.items():
+        for part in ('train', 'val'):
+            source, target = os.path.join(digits, part, str(digit)), folder / 'data' / part / name
+            target.mkdir(parents=True)
+            for image in sorted(os.listdir(source))[:9]:
+                (target / image).symlink_to(os.path.join(source, image))
+    return str(folder / 'data')
+
+
+def recorded(monkeypatch, module, name):
+    """Has a function's calls noted: a list that grows by a dict for each, its arguments by name and what it `returned`."""
+    original, calls = getattr(module, name), []
+
+    def wrapper(*args, **kwargs):
+        call = dict(inspect.signature(original).bind(*args, **kwargs).arguments)
+        calls.append(call)
+        call['returned'] = original(*args, **kwargs)
+        return call['returned']
+
+    monkeypatch.setattr(module, name, wrapper)
+    return calls
 
 
 def settings_of(given):
@@ -61,7 +91,7 @@ def events(text, tag):
 
 
 def without_times(text):
-    return re.sub(r' (images_per_sec|input_wait|hours|hours_left|seconds|dir)=\S*', '', text)
+    return re.sub(r' (images_per_sec|input_wait|hours|hours_left|seconds|dir|time)=\S*', '', text)
 
 
 def stored(folder, *names):
@@ -84,3 +114,18 @@ def assert_same_end(folder, other, increments=2):
     ours, theirs = (newest_state(where) for where in (folder, other))
     assert ({key: ours[key] for key in ours if key not in ('hours', 'log')}
             == {key: theirs[key] for key in theirs if key not in ('hours', 'log')})
+
+
+def sign(path):
+    """Writes a checkpoint's SHA256SUMS anew, after its files were changed. path: str."""
+    sums = subprocess.check_output(['sha256sum', 'network.npz', 'state.json'], cwd=path)
+    with open(os.path.join(path, 'SHA256SUMS'), 'wb') as file:
+        file.write(sums)
+
+
+@pytest.fixture(name='whole', scope='session')
+def whole_(handful, tmp_path_factory):
+    """The folder of a run that nothing happened to."""
+    folder = tmp_path_factory.mktemp('whole')
+    run_main(handful, folder, *WHOLE)
+    return folder

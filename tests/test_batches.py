@@ -7,7 +7,8 @@ import PIL.Image
 import pytest
 import tensorflow.compat.v1 as tf
 
-from data import batches, checks
+import exemplar
+from data import batches, devices, images
 
 MEANS = np.array([123.68, 116.78, 103.94])
 
@@ -36,38 +37,53 @@ def settings(**values):
         STANDARDIZE=False), **values))
 
 
+IMAGE = np.random.RandomState(0).randint(0, 256, (21, 21, 3)).astype(np.uint8)
+
+
 def whole(image):
-    return lambda window: batches.of_pixels(tf.constant(image), window)
+    """An image in memory, to be read as those in files are."""
+    def of_pixels(window):
+        rectangle, more = window(tf.constant(image.shape[:2]))
+        row, column, height, width = tf.unstack(rectangle)
+        return tf.constant(image)[row:row + height, column:column + width], more
+    return of_pixels
 
 
-def run(tensor):
-    with tf.Session() as session:
-        return session.run(tensor)
+def run(build, *arguments):
+    with tf.Graph().as_default(), tf.Session() as session:
+        return session.run(build(*arguments))
 
 
 @pytest.mark.parametrize('shape', [(13, 21), (21, 13), (9, 9), (11, 15), (1, 2)])
 @pytest.mark.parametrize('draw', [
-    (17, 0.0, 0.999, 0.7), (17, 0.31, 0.52, 0.2), (31, 0.999999999, 0.0, 0.49), (11, 0.5, 0.5, 0.5)])
-def test_augmentation(shape, draw):
-    image = np.random.RandomState(0).randint(0, 256, shape + (3,)).astype(np.uint8)
-    with tf.Graph().as_default():
-        actual = run(batches.augmented(whole(image), tf.constant(draw, tf.float64), settings()))
-    expected = resized(image.astype(float), draw[0])
-    row, column = (int(u * (size - 11 + 1)) for u, size in zip(draw[1:3], expected.shape))
+    (17, 0.0, 0.999, 0.7), (17, 0.31, 0.52, 0.2), (31, 0.999999999, 0.0, 0.49), (11, 0.5, 0.5, 0.5), None])
+@pytest.mark.parametrize('flip', [True, False])
+def test_augmentation(shape, draw, flip):
+    """Without a draw, evaluation's centre: rounded down."""
+    image, s = IMAGE[:shape[0], :shape[1]], settings(RANDOM_FLIP=flip, RESIZE_SIDE_MIN=17)
+    expected = resized(image.astype(float), draw[0] if draw else 17)
+    if draw:
+        actual = run(lambda: batches.augmented(whole(image), tf.constant(draw, tf.float64), s))
+        row, column = (int(u * (size - 11 + 1)) for u, size in zip(draw[1:3], expected.shape))
+    else:
+        actual = run(lambda: batches.centred(whole(image), s))
+        row, column = ((size - 11) // 2 for size in expected.shape[:2])
     expected = expected[row:row + 11, column:column + 11] - MEANS
-    if draw[3] < 0.5:
-        expected = expected[:, ::-1]
-    np.testing.assert_allclose(actual, expected, atol=1e-3)
+    np.testing.assert_allclose(actual, expected[:, ::-1] if draw and flip and draw[3] < 0.5 else expected, atol=1e-3)
 
 
-@pytest.mark.parametrize('shape', [(13, 21), (21, 13)])
-def test_evaluation_crops_the_centre(shape):
-    image = np.random.RandomState(0).randint(0, 256, shape + (3,)).astype(np.uint8)
-    with tf.Graph().as_default():
-        actual = run(batches.centred(whole(image), settings(RESIZE_SIDE_MIN=17)))
-    expected = resized(image.astype(float), 17)
-    row, column = (expected.shape[0] - 11) // 2, (expected.shape[1] - 11) // 2
-    np.testing.assert_allclose(actual, expected[row:row + 11, column:column + 11] - MEANS, atol=1e-3)
+@pytest.mark.parametrize('flip', [0.2, 0.7])
+def test_augmentation_of_cifar(flip):
+    """A border of zeros, a crop, a flip; then each image to mean 0 and standard deviation 1 over all its values."""
+    image, s = IMAGE[:11, :11], settings(RESIZE_SIDE_MIN=11, PADDING=4, STANDARDIZE=True)
+    actual = run(lambda: batches.augmented(whole(image), tf.constant([11, 0.99, 0.3, flip], tf.float64), s))
+    padded = np.zeros((19, 19, 3))
+    padded[4:15, 4:15] = image
+    expected = padded[8:19, 2:13]  # 9 positions each way: int(0.99 * 9) and int(0.3 * 9)
+    expected = (expected - expected.mean()) / expected.std()
+    np.testing.assert_allclose(actual, expected[:, ::-1] if flip < 0.5 else expected, atol=1e-4)
+    centre = run(lambda: batches.centred(whole(image), s))
+    np.testing.assert_allclose(centre, (image - image.mean()) / image.std(), atol=1e-4)
 
 
 def plain(path, draw, s):
@@ -107,37 +123,9 @@ def test_jpegs_that_are_not_rgb(mode, expected, tmp_path):
     PIL.Image.new('RGB', (30, 40), (10, 200, 90)).convert(mode).save(path, quality=95)
     with open(path, 'rb') as file:
         assert PIL.Image.open(file).mode == mode
-    assert checks.unreadable([path.encode()], True) == {}
-    with tf.Graph().as_default():
-        iterator = tf.data.make_initializable_iterator(batches.evaluation_batches([path], [0], settings()))
-        images, _ = iterator.get_next()
-        with tf.Session() as session:
-            session.run(iterator.initializer)
-            np.testing.assert_allclose(session.run(images)[0], np.broadcast_to(expected - MEANS, (11, 11, 3)), atol=3)
-
-
-def test_without_flip_nothing_is_mirrored():
-    image = np.random.RandomState(0).randint(0, 256, (9, 9, 3)).astype(np.uint8)
-    with tf.Graph().as_default():
-        s = settings(IMAGE_SIZE=9, RANDOM_FLIP=False)
-        actual = run(batches.augmented(whole(image), tf.constant([9, 0, 0, 0.1], tf.float64), s))
-    np.testing.assert_allclose(actual, image - MEANS, atol=1e-3)
-
-
-@pytest.mark.parametrize('flip', [0.2, 0.7])
-def test_augmentation_of_cifar(flip):
-    """A border of zeros, a crop, a flip; then each image to mean 0 and standard deviation 1 over all its values."""
-    image = np.random.RandomState(0).randint(0, 256, (11, 11, 3)).astype(np.uint8)
-    with tf.Graph().as_default():
-        draw = tf.constant([11, 0.99, 0.3, flip], tf.float64)
-        actual = run(batches.augmented(whole(image), draw, settings(PADDING=4, STANDARDIZE=True)))
-        centre = run(batches.centred(whole(image), settings(RESIZE_SIDE_MIN=11, PADDING=4, STANDARDIZE=True)))
-    padded = np.zeros((19, 19, 3))
-    padded[4:15, 4:15] = image
-    expected = padded[8:19, 2:13]   # 9 positions each way: int(0.99 * 9) and int(0.3 * 9)
-    expected = (expected - expected.mean()) / expected.std()
-    np.testing.assert_allclose(actual, expected[:, ::-1] if flip < 0.5 else expected, atol=1e-4)
-    np.testing.assert_allclose(centre, (image - image.mean()) / image.std(), atol=1e-4)
+    assert images.broken([path.encode()], decode_all=True) == {}
+    pixels, _ = run(lambda: tf.data.make_one_shot_iterator(batches.evaluation_batches([path], [0], settings())).get_next())
+    np.testing.assert_allclose(pixels[0], np.broadcast_to(expected - MEANS, (11, 11, 3)), atol=3)
 
 
 def epochs(seed=1, increment=0, count=3):
@@ -154,52 +142,42 @@ def test_epochs_are_permutations_that_seed_increment_and_epoch_decide():
         assert (a[0] == b[0]).all() and (a[1] == b[1]).all()
     orders = [tuple(order) for run in (first, epochs(seed=2), epochs(increment=1)) for order, _ in run]
     assert len(set(orders)) == 9
+    assert set(np.concatenate([draws[:, 0] for _, draws in epochs(count=50)])) == {20, 21, 22, 23, 24}
 
 
-def test_both_ends_of_the_range_of_sides_are_drawn():
-    sides = np.concatenate([draws[:, 0] for _, draws in epochs(count=50)])
-    assert set(sides) == {20, 21, 22, 23, 24}
+@pytest.fixture(name='data')
+def data_(tmp_path):
+    """Ten grey images whose level tells their number, as a data set; their labels are three times their numbers."""
+    for i in range(10):
+        PIL.Image.new('RGB', (40, 30), (20 * i,) * 3).save(str(tmp_path / ('%d.png' % i)))
+    paths = np.array([os.fsencode(str(tmp_path / ('%d.png' % i))) for i in range(10)], object)
+    return types.SimpleNamespace(paths=paths, labels=3 * np.arange(10))
 
 
-@pytest.fixture(name='images')
-def images_(tmp_path):
-    """Ten grey images whose level tells their number."""
+@pytest.mark.parametrize('deterministic', [False, True])
+@pytest.mark.parametrize('first_step, numbers', [(0, np.arange(10)), (2, np.arange(10)), (0, np.array([8, 3, 4, 6, 0, 9, 1, 5]))])
+def test_inputs(first_step, numbers, deterministic, data):
+    """Three epochs of ten images in batches of seven: 7 7 7 7 2, in the generated order, from the step at which training is
+    resumed; of eight: 7 7 7 3. Evaluation keeps the given order: 7 3. The wait is not known where clocks may not be read."""
+    s, count = settings(IMAGE_SIZE=16, DETERMINISTIC=deterministic), len(numbers)
+    now = exemplar.Increment(1, 5, 8, 0, 0, 0, train=count, val=0, test=0)
+    order = numbers[np.concatenate([order for order, _ in batches.epochs(count, 1, s)])]
     with tf.Graph().as_default(), tf.Session() as session:
-        for i in range(10):
-            path = os.path.join(str(tmp_path), '%d.png' % i)
-            with open(path, 'wb') as file:
-                file.write(session.run(tf.image.encode_png(tf.fill([30, 40, 3], tf.constant(20 * i, tf.uint8)))))
-    return np.array([os.fsencode(os.path.join(str(tmp_path), '%d.png' % i)) for i in range(10)], object)
-
-
-@pytest.mark.parametrize('gigabytes, kept', [(0, 0), (4 * 30 * 40 * 3 / 1e9, 4), (1, 10)])
-def test_training_batches_run_across_epochs(gigabytes, kept, images):
-    """Three epochs of ten images in batches of seven: 7 7 7 7 2, in the generated order, kept in memory or not."""
-    s = settings(IMAGE_SIZE=16)
-    order = 3 * np.concatenate([order for order, _ in batches.epochs(10, 0, s)])
-    arrays = batches.keep(images, gigabytes)
-    assert len(arrays.shapes) == kept
-    with tf.Graph().as_default(), tf.Session() as session:
-        tensors = batches.Kept(*(tf.constant(array) for array in arrays))
-        iterator = tf.data.make_initializable_iterator(batches.training_batches(
-            tf.constant(list(images)), 3 * tf.range(10), tensors, 10, 0, s))
-        next_batch = iterator.get_next()
-        session.run(iterator.initializer)
-        got = [session.run(next_batch) for _ in range(5)]
-        with pytest.raises(tf.errors.OutOfRangeError):
-            session.run(next_batch)
-    assert [len(labels) for _, labels in got] == [7, 7, 7, 7, 2]
-    assert (np.concatenate([labels for _, labels in got]) == order).all()
-    for pixels, labels in got:
-        assert pixels.shape[1:] == (16, 16, 3)
-        np.testing.assert_allclose(pixels, 20.0 / 3 * labels[:, None, None, None] - MEANS + np.zeros((1, 16, 16, 1)), atol=1e-3)
-
-
-def test_evaluation_batches_keep_the_order(images):
-    with tf.Graph().as_default(), tf.Session() as session:
-        dataset = batches.evaluation_batches(tf.constant(list(images)), tf.range(10), settings(IMAGE_SIZE=16))
-        next_batch = tf.data.make_one_shot_iterator(dataset).get_next()
-        got = [session.run(next_batch) for _ in range(2)]
-    assert [list(labels) for _, labels in got] == [[0, 1, 2, 3, 4, 5, 6], [7, 8, 9]]
-    for pixels, labels in got:
-        np.testing.assert_allclose(pixels[:, 8, 8], 20.0 * labels[:, None] - MEANS, atol=1e-3)
+        model = batches.inputs(now, s, first_step, devices.ONE)
+        for iterator, fetched, expected in ((model.train_batches, model.train_batch, order[7 * first_step:]),
+                                            (model.evaluation_batches, model.evaluation_batch, numbers)):
+            session.run(iterator.initializer, batches.feed(model, data, numbers))
+            for begin in range(0, len(expected), 7):
+                if iterator is model.train_batches:
+                    (pixels, labels), waited = session.run((fetched, model.waited))
+                    assert np.isnan(waited) if deterministic else 0 <= waited < 3600
+                else:
+                    pixels, labels = session.run(fetched)
+                of_batch = expected[begin:begin + 7]
+                assert list(labels) == list(3 * of_batch) and pixels.shape == (len(of_batch), 16, 16, 3)
+                levels = 20.0 * of_batch[:, None, None, None] - MEANS
+                np.testing.assert_allclose(pixels, np.broadcast_to(levels, pixels.shape), atol=1e-3)
+            with pytest.raises(tf.errors.OutOfRangeError):
+                session.run(fetched)
+        clocks = [op for op in tf.get_default_graph().get_operations() if op.type == 'Timestamp']
+        assert len(clocks) == (0 if deterministic else 2)

@@ -133,10 +133,3 @@ def test_fit_with_huge_logits():
     logits, labels = biased_logits(61, 0)
     fit = bic_layer.fit_bias(1e4 * logits, labels, 5, 0.1, 2.0, 0.1)
     assert np.isfinite([fit.beta, fit.gamma, fit.loss_before, fit.loss_after]).all() and fit.loss_after <= fit.loss_before
-
-
-def test_fit_refuses_logits_that_are_not_finite():
-    logits, labels = biased_logits(9, 0)
-    logits[4, 6] = np.nan
-    with pytest.raises(ValueError, match='not finite'):
-        bic_layer.fit_bias(logits, labels, 5, 0.1, 2.0, 0.1)

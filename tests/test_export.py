@@ -1,17 +1,17 @@
 """The exported model against the evaluation path and NumPy, loaded without the project; odd sizes: batch 7, 5 old and 3 new
 classes of 10, images of several formats. And what `--PREDICT` says of good and bad images."""
 import os
+import resource
 import shutil
 import subprocess
 import sys
 import types
 
+import common
 import numpy as np
 import PIL.Image
 import pytest
 import tensorflow.compat.v1 as tf
-from test_checkpoint import small_disk_  # noqa: F401
-from test_main import SCRIPT, run_main, stored
 
 import bic_layer
 import exemplar
@@ -79,20 +79,20 @@ def exported_(tmp_path_factory):
 
 @pytest.fixture(name='evaluated', scope='module')
 def evaluated_(files):
-    """The images as evaluation sees them, and the network's logits for them, of all ten classes and not corrected."""
+    """The images as evaluation sees them, and the network's logits for all ten classes, not corrected, and its features."""
     weights = network(1)
     with tf.Graph().as_default(), tf.Session() as session:
         images, _ = tf.data.make_one_shot_iterator(batches.evaluation_batches(files, [0] * 7, S)).get_next()
         with tf.variable_scope('resnet'):
-            _, logits = resnet_model.resnet(images, 20, 10, False, 0.9)
+            features, logits = resnet_model.resnet(images, 20, 10, False, 0.9)
         variables = resnet_model.variables('resnet')
         session.run(tf.global_variables_initializer(), {variables[name].initial_value: weights[name] for name in weights})
-        return session.run([images, logits])
+        return session.run([images, logits, features])
 
 
-def loaded(session, folder):
-    """The signature, as tensors of a graph into which it was loaded."""
-    signature = tf.saved_model.load(session, ['serve'], folder).signature_def['serving_default']
+def loaded(session, folder, name='serving_default'):
+    """A signature, as tensors of a graph into which it was loaded."""
+    signature = tf.saved_model.load(session, ['serve'], folder).signature_def[name]
     tensor = session.graph.get_tensor_by_name
     return tensor(signature.inputs['image_bytes'].name), {key: tensor(signature.outputs[key].name) for key in signature.outputs}
 
@@ -119,29 +119,26 @@ def test_without_the_project(exported, files, evaluated, tmp_path):
         np.testing.assert_allclose(probabilities, np.take_along_axis(expected, order, 1)[:count], rtol=1e-4, atol=1e-7)
 
 
-def test_images_are_those_of_evaluation(exported, files, evaluated):
+def test_what_is_inside(exported, files, evaluated):
+    """Images as evaluation sees them; the network's features. Of ten columns the eight seen, the new classes' corrected."""
+    weights, scale = network(1), np.array([1] * 5 + [0.55] * 3)
     with tf.Graph().as_default() as graph, tf.Session() as session:
         given, _ = loaded(session, exported)
+        kernel, bias = (session.run('resnet/dense/%s/Read/ReadVariableOp:0' % name) for name in ('kernel', 'bias'))
         first = [op for op in graph.get_operations() if op.type == 'Conv2D'][0]
         np.testing.assert_array_equal(session.run(first.inputs[0], {given: contents(files)}), evaluated[0])
         assert session.run(first.inputs[0], {given: []}).shape == (0, 23, 23, 3)
-
-
-def test_the_dense_layer(exported):
-    """Two of the ten columns are left out; the new classes' are scaled, and shifted in the bias alone."""
-    weights = network(1)
-    with tf.Graph().as_default(), tf.Session() as session:
-        loaded(session, exported)
-        kernel, bias = (session.run('resnet/dense/%s/Read/ReadVariableOp:0' % name) for name in ('kernel', 'bias'))
-    scale, shift = np.array([1] * 5 + [0.55] * 3), np.array([0] * 5 + [-0.31] * 3)
+        given, outputs = loaded(session, exported, 'features')
+        np.testing.assert_allclose(session.run(outputs, {given: contents(files)})['features'], evaluated[2], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(kernel, weights['dense/kernel'][:, :8] * scale, rtol=1e-6)
-    np.testing.assert_allclose(bias, weights['dense/bias'][:8] * scale + shift, rtol=1e-6)
+    np.testing.assert_allclose(bias, weights['dense/bias'][:8] * scale + ([0] * 5 + [-0.31] * 3), rtol=1e-6)
 
 
 def test_nothing_but_inference_is_written(exported):
     with open(os.path.join(exported, 'saved_model.pb'), 'rb') as file:
         written = file.read()
-    for unwanted in (os.path.dirname(SCRIPT), os.path.dirname(os.path.dirname(exported)), '.py', 'Iterator', 'Momentum', 'Grad'):
+    folders = os.path.dirname(common.SCRIPT), os.path.dirname(os.path.dirname(exported))
+    for unwanted in (*folders, '.py', 'Iterator', 'Momentum', 'Grad'):
         assert unwanted.encode() not in written, unwanted
     assert sorted(os.listdir(exported)) == ['saved_model.pb', 'variables']
 
@@ -166,15 +163,18 @@ def test_of_equal_classes_the_lower_label_comes_first(files, tmp_path, capfd):
     np.testing.assert_allclose(found['probabilities'], np.full((7, 8), 1 / 8), rtol=1e-6)
 
 
-def test_a_full_disk(small_disk):
-    with pytest.raises(Fault, match='export/1: cannot be written .No space left on device.; free space or mend it'):
-        export.write(str(small_disk), S, NOW, NAMES, network(1), FIT)
-    assert not os.path.exists(str(small_disk / 'export' / '1'))
-
-
-def test_a_folder_that_cannot_be_made(tmp_path):
+def test_a_model_that_cannot_be_written(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200000, limits[1]))  # bytes; the variables are more than a million
+    try:
+        with pytest.raises(Fault, match='export/1: cannot be written .*File too large.; free space or fix it'):
+            export.write(str(tmp_path), S, NOW, NAMES, network(1), FIT)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not os.path.exists(str(tmp_path / 'export' / '1'))
+    shutil.rmtree(str(tmp_path / 'export'))
     (tmp_path / 'export').write_text('')
-    with pytest.raises(Fault, match='export/1: cannot be written .File exists.; free space or mend it'):
+    with pytest.raises(Fault, match='export/1: cannot be written .File exists.; free space or fix it'):
         export.write(str(tmp_path), S, NOW, NAMES, network(1), FIT)
 
 
@@ -183,15 +183,15 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 def run_(handful, tmp_path_factory):
     """A run's folder and rows."""
     folder = tmp_path_factory.mktemp('run')
-    return str(folder), run_main(handful, folder)[0]
+    return str(folder), common.run_main(handful, folder)[0]
 
 
 def test_a_run_writes_its_results(run, handful):
     """Over the test set, in the run's batches, each version's top-1 is the one in the closing table."""
     folder, rows = run
-    state = checkpoint.load(os.path.join(folder, 'model', 'digits'))[1]
+    state = common.newest_state(folder)
     assert sorted(os.listdir(os.path.join(folder, 'model', 'digits', 'export'))) == ['0', '1']
-    assert stored(folder, 'increment-1', 'network.npz')['dense/bias'].shape == (8,)
+    assert common.stored(folder, 'increment-1')['dense/bias'].shape == (8,)
     for k, row in enumerate(rows):
         test = [(os.path.join(handful, path), of_class['name'])
                 for of_class in state['classes'][:row['classes']] for path in of_class['test']]
@@ -218,11 +218,12 @@ def test_predict(run, files, tmp_path, capsys):
     (folder / 'cut.jpg').write_bytes(whole[:len(whole) // 2])
     (folder / 'middle.jpg').write_bytes(whole[:len(whole) // 2] + b'\xff\xd9')  # looks whole and is not
     (folder / 'link.jpg').symlink_to('nowhere')
-    done = subprocess.run([sys.executable, SCRIPT, '--PREDICT=%s' % folder, '--MODEL_DIR=%s/model' % run[0], '--DATA_DIR=/none'],
+    command = ['--PREDICT=%s' % folder, '--MODEL_DIR=%s/model' % run[0], '--DATA_DIR=/none']
+    done = subprocess.run([sys.executable, common.SCRIPT] + command,
                           capture_output=True, env=dict(os.environ, PYTHONIOENCODING='utf-8'))
     assert done.returncode == 1
     lines = done.stdout.decode().split('\n')
-    assert lines[0] == '[model]   dir=%s/model/digits/export/1' % run[0]
+    assert lines[0] == '[model]   dir=%s/model/digits/increment-1' % run[0]
     assert [line for line in lines if line.startswith('[image]')] == ['[image]   path=%s' % (folder / name)
                                                                       for name in ('below/数字', 'zwei Wörter.jpg')]
     of_image = [line.split(' name=') for line in lines[2:7]]
@@ -236,50 +237,42 @@ def test_predict(run, files, tmp_path, capsys):
     capsys.readouterr()
     predict(run, files[3])  # one file, and nothing wrong
     assert capsys.readouterr().out.count('\n') == 7
-
-
-def test_predict_looks_into_each_folder_once(run, files, tmp_path, capsys):
-    """Links that lead back do not multiply images, and what is no file is passed by."""
-    shutil.copy(files[3], str(tmp_path / 'three.png'))
+    # Links that lead back do not multiply images, and what is no file is skipped.
+    loop = tmp_path / 'loop'
+    loop.mkdir()
+    shutil.copy(files[3], str(loop / 'three.png'))
     for name in ('a', 'b'):
-        os.symlink(str(tmp_path), str(tmp_path / name))
-    os.mkfifo(str(tmp_path / 'pipe.png'))
-    predict(run, tmp_path)
+        os.symlink(str(loop), str(loop / name))
+    predict(run, loop)
     assert capsys.readouterr().out.count('[image]') == 1
 
 
 def test_predict_finds_nothing(run, tmp_path):
-    with pytest.raises(Fault, match='PREDICT=%s/none: no such file or folder' % tmp_path):
+    with pytest.raises(Fault, match='PREDICT=%s/none: no such file' % tmp_path):
         predict(run, tmp_path / 'none')
     (tmp_path / '.hidden').write_text('')
     with pytest.raises(Fault, match='PREDICT=%s: no file is there that is not hidden' % tmp_path):
         predict(run, tmp_path)
-    with pytest.raises(Fault, match='/digits/export: no model is there; train one first, or set MODEL_DIR and DATASET to those'):
-        predict(run, tmp_path, '--MODEL_DIR=%s' % tmp_path)
+    with pytest.raises(Fault, match='/digits: no checkpoint of an increment is there; train a model first, or set MODEL_DIR and'):
+        predict([str(tmp_path)], tmp_path)
     with pytest.raises(Fault, match='SEED=-1: must be'):
         predict(run, tmp_path, '--SEED=-1')
 
 
-def changed(path):
-    """One byte, in the middle."""
-    with open(path, 'r+b') as file:
-        file.seek(os.path.getsize(path) // 2)
-        byte = file.read(1)
-        file.seek(-1, os.SEEK_CUR)
-        file.write(bytes([byte[0] ^ 255]))
-
-
-@pytest.mark.parametrize('name, damage, reason', [
-    ('saved_model.pb', os.remove, 'SavedModel file does not exist'),
-    ('saved_model.pb', lambda path: os.truncate(path, 100), 'Cannot parse file'),
-    ('variables/variables.index', os.remove, 'not a valid checkpoint'),
-    ('variables/variables.index', lambda path: os.truncate(path, 100), 'Data loss|sstable'),
-    ('variables/variables.data-00000-of-00001', os.remove, 'No such file or directory'),
-    ('variables/variables.data-00000-of-00001', lambda path: os.truncate(path, 100), 'Data loss|Read less bytes|out of range'),
-    ('variables/variables.data-00000-of-00001', changed, 'Checksum does not match')])
-def test_a_damaged_model(name, damage, reason, exported, files, tmp_path):
-    shutil.copytree(exported, str(tmp_path / 'model' / 'digits' / 'export' / '1'))
-    (tmp_path / 'model' / 'digits' / 'export' / '2.partial').mkdir()
-    damage(str(tmp_path / 'model' / 'digits' / 'export' / '1' / name))
-    with pytest.raises(Fault, match='export/1: cannot be loaded .*(%s).*; take the TensorFlow that wrote it, or if it' % reason):
+def test_predict_from_another_checkpoint(run, files, tmp_path, capsys):
+    """The one before a damaged one; not one within an increment. What the program did not write is refused."""
+    model = tmp_path / 'model' / 'digits'
+    shutil.copytree(run[0] + '/model', str(tmp_path / 'model'))
+    shutil.rmtree(str(model / 'export'))
+    (model / 'increment-1').rename(model / 'increment-1-step-3')
+    predict([str(tmp_path)], files[0])
+    assert '[model]   dir=%s/increment-0\n' % model in capsys.readouterr().out
+    (model / 'increment-1-step-3').rename(model / 'increment-1')
+    os.truncate(str(model / 'increment-1' / 'network.npz'), 100)
+    predict([str(tmp_path)], files[0])
+    out = capsys.readouterr().out
+    assert '[left_out] %s/increment-1: network.npz is damaged\n[model]   dir=%s/increment-0\n' % (model, model) in out
+    arrays, state = checkpoint.read(str(model / 'increment-0'))
+    checkpoint.write(str(model), dict(arrays, **{'conv1/kernel': arrays['conv1/kernel'][1:]}), state)
+    with pytest.raises(Fault, match='increment-0: network.npz is not as this program wrote it: conv1/kernel is not there with'):
         predict([str(tmp_path)], files[0])

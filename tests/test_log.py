@@ -1,42 +1,51 @@
-"""Log lines and the table, in the format that others parse."""
+"""Log lines and tables, in the format that others parse; a log that cannot be written."""
+import contextlib
+import io
 import math
+import os
 
 import numpy as np
+import pytest
 
+from data import Fault
 from logs import log, tables
 
 
-def test_lines(tmp_path, capsys):
+def test_lines(tmp_path, capsys, monkeypatch):
+    """To standard output and at the end of the file, with fixed decimals; no progress bar without a terminal."""
+    monkeypatch.setattr(log.time, 'strftime', lambda text: text.replace('%Y-%m-%dT%H:%M:%S', 'now'))
+    (tmp_path / 'log').write_text('cut o')
     write = log.Log(str(tmp_path / 'log'))
     write('plan', increment=1, train=14417)
     write('train', increment=0, lr=0.1 ** 5, loss=np.float32(2.11394), images_per_sec=412.66, hours_left=12.345)
+    assert list(write.progress(range(3), 'title')) == [0, 1, 2]
     write('bias', beta=0.5900134, gamma=np.float64(-0.44165498), at_bound=False)
     write('matrix', correction='on', top1_by_increment=[0.79, 0.772])
     write('result', forgetting_top1=math.nan)
-    write.text('| a | b |')
-    write.close()
-    lines = (tmp_path / 'log').read_text(encoding='utf-8')
-    assert lines == '''[plan]    increment=1 train=14417
-[train]   increment=0 lr=0.000010 loss=2.1139 images_per_sec=412.7 hours_left=12.35
-[bias]    beta=0.590013 gamma=-0.441655 at_bound=False
-[matrix]  correction=on top1_by_increment=0.7900,0.7720
-[result]  forgetting_top1=nan
-| a | b |
+    write.text(tables.table([dict(increment=0, ä=1.0), dict(increment=10, ä=0.51234)]))
+    lines = '''[plan]    increment=1 train=14417 time=now
+[train]   increment=0 lr=0.000010 loss=2.1139 images_per_sec=412.7 hours_left=12.35 time=now
+[bias]    beta=0.590013 gamma=-0.441655 at_bound=False time=now
+[matrix]  correction=on top1_by_increment=0.7900,0.7720 time=now
+[result]  forgetting_top1=nan time=now
+| increment |      ä |
+|----------:|-------:|
+|         0 | 1.0000 |
+|        10 | 0.5123 |
 '''
-    assert capsys.readouterr().out == lines
-
-
-def test_no_progress_bar_without_a_terminal(tmp_path, capsys):
-    write = log.Log(str(tmp_path / 'log'))
-    assert list(write.progress(range(3), 'title')) == [0, 1, 2]
+    assert (tmp_path / 'log').read_text(encoding='utf-8') == 'cut o\n' + lines and capsys.readouterr() == (lines, '')
     write.close()
-    captured = capsys.readouterr()
-    assert captured.out == captured.err == ''
 
 
-def test_table():
-    assert tables.table([dict(increment=0, top1=1.0), dict(increment=10, top1=0.51234)]) == '\n'.join([
-        '| increment |   top1 |',
-        '|----------:|-------:|',
-        '|         0 | 1.0000 |',
-        '|        10 | 0.5123 |'])
+@pytest.mark.parametrize('path, name, reason', [
+    ('log', 'log', 'it was deleted'), (None, 'standard output', 'No space left on device'),
+    ('/dev/full', '/dev/full', 'No space left on device')])
+def test_a_log_that_cannot_be_written(path, name, reason, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Fault) as fault, monkeypatch.context() as patch, contextlib.closing(log.Log(path)) as write:
+        if path == 'log':
+            os.remove(path)
+        elif not path:
+            patch.setattr('sys.stdout', io.TextIOWrapper(open('/dev/full', 'wb', 0), write_through=True))
+        write.text('a line')
+    assert str(fault.value) == '%s: cannot be written (%s); the same command resumes from the last checkpoint' % (name, reason)

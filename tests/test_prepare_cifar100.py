@@ -1,4 +1,4 @@
-"""CIFAR-100's binary version, from archives of three images made here, to images and lists."""
+"""CIFAR-100's binary version, from archives of four images made here, to images and lists; writing images in general."""
 import hashlib
 import io
 import os
@@ -8,23 +8,21 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from data import Fault, prepare_cifar100
+from data import Fault, png_folder, prepare_cifar100
 
-RANDOM = np.random.RandomState(0)
-PIXELS = RANDOM.randint(0, 256, (4, 3, 32, 32)).astype(np.uint8)   # red, green and blue plane
-RECORDS = [bytes([coarse, fine]) + image.tobytes() for coarse, fine, image in zip((9, 9, 9, 9), (1, 0, 2, 1), PIXELS)]
-FILES = {'train.bin': b''.join(RECORDS[:3]), 'test.bin': RECORDS[3], 'fine_label_names.txt': b'apple\naquarium_fish\nbaby\n\n'}
+PIXELS = np.random.RandomState(0).randint(0, 256, (4, 3, 32, 32)).astype(np.uint8)   # red, green and blue plane
+RECORDS = [bytes([9, fine]) + image.tobytes() for fine, image in zip((1, 0, 2, 1), PIXELS)]
+FILES = {'train.bin': b''.join(RECORDS[:3]), 'test.bin': RECORDS[3], 'fine_label_names.txt': b'apple\naquarium_fish\nbaby\n'}
 
 
 @pytest.fixture(autouse=True)
 def sums(monkeypatch):
-    monkeypatch.setattr(prepare_cifar100, 'SHA1', {
-        name: hashlib.sha1(FILES[name]).hexdigest() for name in ('train.bin', 'test.bin')})
+    monkeypatch.setattr(prepare_cifar100, 'SHA1', {name: hashlib.sha1(FILES[name]).hexdigest() for name in FILES})
 
 
-def archive(path, files, mode):
+def archive(path, mode='w:gz', change=()):
     with tarfile.open(str(path), mode) as out:
-        for name, content in files.items():
+        for name, content in dict(FILES, **dict(change)).items():
             member = tarfile.TarInfo('cifar-100-binary/' + name)
             member.size = len(content)
             out.addfile(member, io.BytesIO(content))
@@ -37,47 +35,85 @@ def check(folder):
     with tf.Graph().as_default(), tf.Session() as session:
         for path, planes in (('train/apple/00001.png', PIXELS[1]), ('val/aquarium_fish/00003.png', PIXELS[3])):
             pixels = session.run(tf.image.decode_png(tf.read_file(str(folder / path))))
-            for channel in range(3):
-                np.testing.assert_array_equal(pixels[:, :, channel], planes[channel])
+            np.testing.assert_array_equal(pixels.transpose(2, 0, 1), planes)
 
 
 @pytest.mark.parametrize('mode, ending', [('w:gz', 'tar.gz'), ('w:xz', 'tar.xz')])
 def test_archive_beside_the_folder(mode, ending, tmp_path):
-    archive(tmp_path / ('cifar-100-binary.' + ending), FILES, mode)
+    archive(tmp_path / ('cifar-100-binary.' + ending), mode, {'fine_label_names.txt': b'apple\r\naquarium_fish\r\nbaby\r\n\r\n'})
     prepare_cifar100.prepare(str(tmp_path / 'dataCIFAR100'))
     check(tmp_path / 'dataCIFAR100')
 
 
+def test_download(tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare_cifar100, 'ORIGIN', (tmp_path / 'published').as_uri())
+    with pytest.raises(Fault, match='cifar-100-binary.tar.gz: no such file, and it could not be downloaded .*; put it there'):
+        prepare_cifar100.prepare(str(tmp_path / 'data' / 'out'))
+    archive(tmp_path / 'published')
+    prepare_cifar100.prepare(str(tmp_path / 'data' / 'out'))
+    check(tmp_path / 'data' / 'out')
+    assert sorted(os.listdir(str(tmp_path / 'data'))) == ['cifar-100-binary.tar.gz', 'out']
+
+
 def test_unpacked_folder(tmp_path):
-    (tmp_path / 'source').mkdir()
+    source = tmp_path / 'source'
+    source.mkdir()
     for name, content in FILES.items():
-        (tmp_path / 'source' / name).write_bytes(content)
-    prepare_cifar100.prepare(str(tmp_path / 'out'), str(tmp_path / 'source'))
+        (source / name).write_bytes(content)
+    prepare_cifar100.prepare(str(tmp_path / 'out'), str(source))
     check(tmp_path / 'out')
 
 
-@pytest.mark.parametrize('change, message', [
-    ({'test.bin': RECORDS[2]}, 'test.bin has SHA-1 [0-9a-f]{40} instead of [0-9a-f]{40}; get it again from https://'),
-    ({'train.bin': None}, 'has no train.bin; the binary version of CIFAR-100 is wanted')])
-def test_wrong_files(change, message, tmp_path):
-    files = {name: content for name, content in dict(FILES, **change).items() if content is not None}
-    archive(tmp_path / 'a.tar.gz', files, 'w:gz')
-    with pytest.raises(Fault, match=message):
-        prepare_cifar100.prepare(str(tmp_path / 'out'), str(tmp_path / 'a.tar.gz'))
+@pytest.mark.parametrize('make, message', [
+    (os.mkdir, 'train.bin: is a folder'), (os.mkfifo, 'train.bin: is a pipe'), (os.path.exists, 'train.bin: no such file'),
+    (lambda path: os.symlink('/dev/zero', path), 'train.bin: is a pipe, a device')])
+def test_not_a_regular_file(make, message, tmp_path):
+    make(str(tmp_path / 'train.bin'))
+    for source in (tmp_path,) if make is os.mkdir else (tmp_path, tmp_path / 'train.bin'):
+        with pytest.raises(Fault, match=message):
+            prepare_cifar100.prepare(str(tmp_path / 'out'), str(source))
+
+
+@pytest.mark.parametrize('change, damage, message', [
+    ({'test.bin': RECORDS[2]}, bytes, 'test.bin has SHA-1 [0-9a-f]{40} instead of [0-9a-f]{40}; get it again from https://'),
+    ({'fine_label_names.txt': b'apple\n../../../evil\nbaby\n'}, bytes, 'fine_label_names.txt has SHA-1'),
+    ({}, lambda data: b'\0' * 10240, 'has no train.bin; the binary version of CIFAR-100 is wanted'),
+    ({}, lambda data: b'text', 'cannot be read .file could not be opened successfully.; get it again'),
+    ({}, lambda data: data[:5000], 'cannot be read')])
+def test_wrong_archives(change, damage, message, tmp_path):
+    path = tmp_path / 'a.tar.gz'
+    archive(path, change=change)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(Fault, match='a.tar.gz: ' + message):
+        prepare_cifar100.prepare(str(tmp_path / 'out'), str(path))
     assert os.listdir(str(tmp_path)) == ['a.tar.gz']
 
 
-def test_damaged_archive(tmp_path):
-    archive(tmp_path / 'a.tar.gz', FILES, 'w:gz')
-    (tmp_path / 'a.tar.gz').write_bytes((tmp_path / 'a.tar.gz').read_bytes()[:5000])
-    with pytest.raises(Fault, match='cannot be read as an archive'):
-        prepare_cifar100.prepare(str(tmp_path / 'out'), str(tmp_path / 'a.tar.gz'))
+def images(then=lambda: None):
+    yield 'train', 0, 'zero', np.zeros((2, 2, 1), np.uint8)
+    then()
+    yield 'val', 0, 'zero', np.ones((2, 2, 1), np.uint8)
 
 
-def test_without_archive_and_network(tmp_path, monkeypatch):
-    def refuse(*args, **kwargs):
-        raise OSError('no network')
+def test_two_processes_write_the_same_folder(tmp_path):
+    folder = tmp_path / 'new' / 'images'
+    png_folder.write(str(folder), images(lambda: png_folder.write(str(folder), images())))
+    assert os.listdir(str(folder.parent)) == ['images'] and (folder / 'val' / 'zero' / '00001.png').exists()
+    assert folder.stat().st_mode == folder.parent.stat().st_mode  # not for the owner alone
+    with pytest.raises(Fault, match='images: exists already'):
+        png_folder.write(str(folder), images())
 
-    monkeypatch.setattr(tf.keras.utils, 'get_file', refuse)
-    with pytest.raises(Fault, match='could not be downloaded .no network.; put it there by hand'):
-        prepare_cifar100.prepare(str(tmp_path / 'out'))
+
+def test_an_interruption_leaves_nothing(tmp_path):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        png_folder.write(str(tmp_path / 'images'), images(interrupt))
+    assert os.listdir(str(tmp_path)) == []
+
+
+def test_below_a_file(tmp_path):
+    (tmp_path / 'file').write_bytes(b'')
+    with pytest.raises(Fault, match='the images cannot be written there .*Not a directory'):
+        png_folder.write(str(tmp_path / 'file' / 'new' / 'images'), images())

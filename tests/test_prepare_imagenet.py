@@ -1,172 +1,181 @@
-"""ImageNet's three shapes, three classes small and made here, to class folders and lists."""
+"""ImageNet's four shapes, three classes small and made here, to links and lists."""
+import gzip
 import io
 import os
 import tarfile
+import types
 
 import numpy as np
 import pytest
 import scipy.io
 
-from data import Fault, lists, prepare_imagenet
+from data import Fault, prepare_imagenet, sources
 
 WNIDS = ['n00000003', 'n00000001', 'n00000002']          # not in sorted order, like the devkit's numbers
-TRAIN = {wnid: ['%s_%d.JPEG' % (wnid, i) for i in range(3 + k)] for k, wnid in enumerate(WNIDS)}
+TRAIN = {'%s_%d.JPEG' % (wnid, i): wnid for k, wnid in enumerate(WNIDS) for i in range(3 + k)}
 VAL = {'ILSVRC2012_val_%08d.JPEG' % (i + 1): WNIDS[k] for i, k in enumerate([2, 0, 1, 1, 2, 0])}
-TOTALS = {'imagenet1000': (3, 12, 6), 'imagenet100': (3, 12, 6), 'imagenet100-shuffled': (3, None, 6)}
+DEVKIT, META, TRUTH = 'ILSVRC2012_devkit_t12.tar.gz', 'data/meta.mat', 'data/ILSVRC2012_validation_ground_truth.txt'
+CLS_LOC, XML = 'ILSVRC2016_CLS-LOC.tar.gz', 'ILSVRC/Annotations/CLS-LOC/val/ILSVRC2012_val_00000001.xml'
+NOT_FILES = (tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE)
 
 
-def content(name):
+@pytest.fixture(autouse=True)
+def totals(monkeypatch):
+    monkeypatch.setattr(prepare_imagenet, 'SETS', {'imagenet1000': ('dataImageNet1000', 3, 12, 6),
+                                                   'imagenet100': ('dataImageNet100', 3, 12, 6)})
+
+
+def pixels(name):
     return ('pixels of %s' % name).encode()
 
 
-def add(archive, name, data):
-    member = tarfile.TarInfo(name)
-    member.size = len(data)
-    archive.addfile(member, io.BytesIO(data))
+def tar(files, change=()):
+    """The bytes of an archive. files, change: dict from name to bytes, or to one of NOT_FILES."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode='w') as archive:
+        for name, data in dict(files, **dict(change)).items():
+            member = tarfile.TarInfo(name)
+            if data in NOT_FILES:
+                member.type, member.linkname, data = data, 'readme', b''
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return out.getvalue()
 
 
-def tar(path, files, mode='w'):
-    with tarfile.open(str(path), mode) as archive:
-        for name, data in files.items():
-            add(archive, name, data)
+def meta(wnids, key='synsets'):
+    out = io.BytesIO()
+    scipy.io.savemat(out, {key: np.array(list(enumerate(wnids, 1)), [('ILSVRC2012_ID', int), ('WNID', object)])})
+    return out.getvalue()
 
 
-def published(folder):
-    """The tars of ILSVRC2012."""
-    inner = {}
-    for wnid, names in TRAIN.items():
-        out = io.BytesIO()
-        with tarfile.open(fileobj=out, mode='w') as archive:
-            for name in names:
-                add(archive, name, content(name))
-            add(archive, '../evil.JPEG', b'must not be written')
-        inner[wnid + '.tar'] = out.getvalue()
-    tar(folder / 'ILSVRC2012_img_train.tar', inner)
-    tar(folder / 'ILSVRC2012_img_val.tar', {name: content(name) for name in VAL})
-    meta = io.BytesIO()
-    synsets = np.array([(k + 1, wnid) for k, wnid in enumerate(WNIDS)], [('ILSVRC2012_ID', int), ('WNID', object)])
-    scipy.io.savemat(meta, {'synsets': synsets})
+def published(train=(), of_class=(), val=(), devkit=()):
+    """The archives of ILSVRC2012, each with changes."""
+    inner = {wnid + '.tar': tar({name: pixels(name) for name in TRAIN if TRAIN[name] == wnid}, of_class) for wnid in WNIDS}
     truth = ''.join('%d\n' % (WNIDS.index(VAL[name]) + 1) for name in sorted(VAL))
-    tar(folder / 'ILSVRC2012_devkit_t12.tar.gz', {
-        'ILSVRC2012_devkit_t12/data/meta.mat': meta.getvalue(),
-        'ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt': truth.encode()}, 'w:gz')
+    flat = {name: pixels(name) for name in VAL}
+    return {'ILSVRC2012_img_train.tar': tar(inner, train), 'ILSVRC2012_img_val.tar': tar(flat, val), DEVKIT: gzip.compress(
+        tar({META: meta(WNIDS), TRUTH: truth.encode()}, devkit))}
 
 
-def localisation_files():
-    files = {'ILSVRC/Data/CLS-LOC/train/%s/%s' % (wnid, name): content(name) for wnid, names in TRAIN.items() for name in names}
-    files.update({'ILSVRC/Data/CLS-LOC/val/' + name: content(name) for name in VAL})
-    files['ILSVRC/Data/CLS-LOC/test/ILSVRC2012_test_00000001.JPEG'] = b'not wanted'
+def tree(change=()):
+    """What the archive of ILSVRC2016_CLS-LOC unpacks to."""
+    files = {'ILSVRC/Data/CLS-LOC/train/%s/%s' % (wnid, name): pixels(name) for name, wnid in TRAIN.items()}
     xml = '<annotation><filename>x</filename><object><name>%s</name></object><object><name>n9</name></object></annotation>'
-    files.update({'ILSVRC/Annotations/CLS-LOC/val/%s.xml' % name[:-5]: (xml % wnid).encode() for name, wnid in VAL.items()})
-    return files
+    for name, wnid in VAL.items():
+        files['ILSVRC/Data/CLS-LOC/val/' + name] = pixels(name)
+        files['ILSVRC/Annotations/CLS-LOC/val/%s.xml' % name[:-5]] = (xml % wnid).encode()
+    return dict(files, **dict(change))
 
 
-def localisation(folder):
-    """The archive of ILSVRC2016_CLS-LOC."""
-    tar(folder / 'ILSVRC2016_CLS-LOC.tar.gz', localisation_files(), 'w:gz')
+def archive(change=()):
+    return {CLS_LOC: gzip.compress(tar(tree(), change))}
 
 
-def unpacked(folder):
-    """The tree that it unpacks to."""
-    write_tree(folder, localisation_files())
+def class_folders(change=()):
+    """As most people have it."""
+    files = {'%s/%s/%s' % (part, wnid, name): pixels(name)
+             for part, images in (('train', TRAIN), ('val', VAL)) for name, wnid in images.items()}
+    return dict(files, **dict(change))
 
 
-def tree(folder):
-    """Class folders, as most people have them."""
-    files = {'train/%s/%s' % (wnid, name): content(name) for wnid, names in TRAIN.items() for name in names}
-    files.update({'val/%s/%s' % (wnid, name): content(name) for name, wnid in VAL.items()})
-    write_tree(folder, files)
-
-
-def write_tree(folder, files):
+def write(folder, files):
     for name, data in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
+        if data is not None:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(data)
 
 
-def prepare(source, to, sets=('imagenet1000',), totals=TOTALS):
-    said = []
-    prepare_imagenet.prepare(str(source), str(to), list(sets), totals, said.append)
-    return said
+def prepare(folder, source='source'):
+    prepare_imagenet.prepare(str(folder / source), str(folder / 'to'), ['imagenet1000', 'imagenet100'], lambda line: None)
 
 
-@pytest.fixture(name='source')
-def source_(tmp_path):
-    (tmp_path / 'source').mkdir()
-    return tmp_path / 'source'
+def read(folder):
+    return sources.read(types.SimpleNamespace(DATA_DIR=str(folder), NUM_CLASSES=3, TEST_FRACTION=0.2))
 
 
-@pytest.mark.parametrize('shape', [published, localisation, unpacked, tree])
-def test_shapes(shape, source, tmp_path):
-    shape(source)
-    said = prepare(source, tmp_path / 'to', ['imagenet1000', 'imagenet100'])
-    assert said[-1] == '%s: 3 classes, 12 training and 6 validation images' % (tmp_path / 'to' / 'dataImageNet100')
-    for name in ('dataImageNet1000', 'dataImageNet100'):
-        folder = tmp_path / 'to' / name
-        train, test, wrong, missing = lists.read(str(folder), 3)
-        assert wrong == missing == []
-        for images, expected in ((train, {name: wnid for wnid, names in TRAIN.items() for name in names}), (test, VAL)):
-            assert {os.path.basename(os.fsdecode(path)): sorted(WNIDS)[label]
-                    for path, label in zip(images.paths, images.classes)} == expected
-            for path in images.paths:
-                with open(path, 'rb') as file:
-                    assert file.read() == content(os.path.basename(os.fsdecode(path)))
-                assert os.stat(path).st_nlink > 1 and not os.path.islink(path)
-    assert not (tmp_path / 'evil.JPEG').exists() and not list(tmp_path.glob('**/evil*'))
-    # Once more: nothing changes.
-    prepare(source, tmp_path / 'to', ['imagenet1000'])
-    assert lists.read(str(tmp_path / 'to' / 'dataImageNet1000'), 3)[2:] == ([], [])
+def check(folder):
+    """Every image is listed, with its class and the class's name, and can be read."""
+    train, test, names, wrong, missing, _ = read(folder)
+    assert (names, wrong, missing) == (sorted(WNIDS), [], [])
+    for images, expected in ((train, TRAIN), (test, VAL)):
+        assert {os.path.basename(os.fsdecode(path)): names[number] for path, number in zip(*images)} == expected
+        for path in images.paths:
+            with open(path, 'rb') as file:
+                assert file.read() == pixels(os.path.basename(os.fsdecode(path)))
+    assert [path.name for path in sorted(folder.iterdir()) if path.is_symlink()] == ['train', 'val']
 
 
-def test_an_interrupted_call_goes_on(source, tmp_path):
-    published(source)
-    half = tmp_path / 'to' / 'ImageNetFiles' / 'train'
-    write_tree(half, {'n00000001/%s' % name: content(name) for name in TRAIN['n00000001']})
-    write_tree(half, {'n00000002.partial/n00000002_0.JPEG': b'half'})
-    said = prepare(source, tmp_path / 'to')
-    assert [line for line in said if 'n00000001' in line] == [] and [line for line in said if 'n00000002' in line] != []
-    with open(str(tmp_path / 'to' / 'dataImageNet1000' / 'train' / 'n00000002' / 'n00000002_0.JPEG'), 'rb') as file:
-        assert file.read() == content('n00000002_0.JPEG')
+@pytest.mark.parametrize('files', [published(of_class={'../evil.JPEG': b'', 'evil/a.JPEG': b''}), archive({
+    'ILSVRC/Data/CLS-LOC/test/evil.JPEG': b'', '../ILSVRC/Data/CLS-LOC/val/evil.JPEG': b''}), tree(), class_folders()])
+def test_shapes(files, tmp_path, monkeypatch):
+    write(tmp_path / 'source', files)
+    monkeypatch.chdir(str(tmp_path))  # to relative paths
+    prepare_imagenet.prepare('source', 'to', ['imagenet1000', 'imagenet100'])
+    prepare_imagenet.prepare('source', 'to', ['imagenet1000'])  # once more
+    check(tmp_path / 'to' / 'dataImageNet1000')
+    check(tmp_path / 'to' / 'dataImageNet100')
+    assert not list(tmp_path.glob('**/evil*'))
+    if (tmp_path / 'to' / 'ImageNetFiles').exists():  # without the archives
+        prepare(tmp_path, source='to/ImageNetFiles')
+        check(tmp_path / 'to' / 'dataImageNet1000')
 
 
-def test_wrong_totals(source, tmp_path):
-    tree(source)
-    (source / 'train' / 'n00000001' / 'n00000001_0.JPEG').unlink()
-    with pytest.raises(Fault, match='^imagenet1000: 11 training images instead of 12$'):
-        prepare(source, tmp_path / 'to')
-    assert not (tmp_path / 'to').exists()
+def test_an_interrupted_call_is_continued(tmp_path):
+    write(tmp_path / 'source', published())
+    write(tmp_path / 'to' / 'ImageNetFiles' / 'train', {
+        'n00000002/n00000002_0.JPEG': b'half', 'n00000001/n00000001_0.JPEG': pixels('n00000001_0.JPEG')})
+    whole = tmp_path / 'to' / 'ImageNetFiles' / 'train' / 'n00000001' / 'n00000001_0.JPEG'
+    os.utime(str(whole), (0, 0))
+    prepare(tmp_path)
+    check(tmp_path / 'to' / 'dataImageNet1000')
+    assert whole.stat().st_mtime == 0  # not written again
 
 
-def test_a_class_without_validation_images(source, tmp_path):
-    tree(source)
-    for path in (source / 'val' / 'n00000002').iterdir():
-        path.unlink()
-    with pytest.raises(Fault, match='4 validation images instead of 6\nimagenet1000: class n00000002 has no image in val'):
-        prepare(source, tmp_path / 'to')
+def test_without_symbolic_links(tmp_path, monkeypatch):
+    """As after an interruption, the lists are there without images, and are refused."""
+    def refuse(*paths):
+        raise OSError(1, 'Operation not permitted')
+
+    write(tmp_path / 'source', class_folders())
+    monkeypatch.setattr(os, 'symlink', refuse)
+    with pytest.raises(Fault, match='dataImageNet1000: symbolic links cannot be made there .Operation not permitted.; choose'):
+        prepare(tmp_path)
+    assert 'val/n00000001: no such folder' in str(read(tmp_path / 'to' / 'dataImageNet1000')[4])
 
 
-def test_no_source(source, tmp_path):
-    with pytest.raises(Fault, match='has neither the archives of ILSVRC2012'):
-        prepare(source, tmp_path / 'to')
-    published(source)
-    (source / 'ILSVRC2012_devkit_t12.tar.gz').unlink()
-    with pytest.raises(Fault, match='ILSVRC2012_devkit_t12.tar.gz: no such file'):
-        prepare(source, tmp_path / 'to')
-
-
-def test_no_classes_of_validation_images(source, tmp_path):
-    published(source)
-    tar(source / 'ILSVRC2012_devkit_t12.tar.gz', {'readme.txt': b''}, 'w:gz')
-    with pytest.raises(Fault, match='has no meta.mat or no ILSVRC2012_validation_ground_truth.txt'):
-        prepare(source, tmp_path / 'to')
-
-
-def test_a_damaged_archive(source, tmp_path):
-    localisation(source)
-    path = source / 'ILSVRC2016_CLS-LOC.tar.gz'
-    path.write_bytes(path.read_bytes()[:-300])
-    with pytest.raises(Fault, match='ILSVRC2016_CLS-LOC.tar.gz: cannot be read as an archive'):
-        prepare(source, tmp_path / 'to')
+@pytest.mark.parametrize('files, message', [(make(kind), 'in it is not a regular file') for make in (
+    lambda kind: published(train={'n00000001.tar': kind}), lambda kind: published(of_class={'n00000001_0.JPEG': kind}),
+    lambda kind: published(val={'ILSVRC2012_val_00000001.JPEG': kind}), lambda kind: published(devkit={META: kind}),
+    lambda kind: archive({XML: kind}), lambda kind: archive({'ILSVRC/Data/CLS-LOC/train/n00000001/n00000001_0.JPEG': kind}))
+    for kind in NOT_FILES] + [
+    (published(train={'n00000001.tar': b'text'}), 'img_train.tar: cannot be read as an archive'),
+    ({CLS_LOC: b'text'}, 'CLS-LOC.tar.gz: cannot be read as an archive .file could not be opened'),
+    ({CLS_LOC: archive()[CLS_LOC][:-300]}, 'CLS-LOC.tar.gz: cannot be read as an archive'),
+    ({CLS_LOC: archive()[CLS_LOC][:12] + b'text' + archive()[CLS_LOC][16:]}, 'CLS-LOC.tar.gz: cannot be read as an archive'),
+    (published(devkit={META: b'text'}), 'meta.mat .* is missing or wrong'),
+    (published(devkit={META: meta(WNIDS, 'other')}), "meta.mat .* is missing or wrong .KeyError.'synsets'"),
+    (published(devkit={META: meta(['../../evil'] * 3)}), 'meta.mat .* is missing or wrong'),
+    (published(devkit={TRUTH: b'4'}), 'meta.mat .* is missing or wrong .KeyError.4'),
+    (dict(published(), **{DEVKIT: tar({'readme': b''})}), 'meta.mat .* is missing or wrong'),
+    (dict(published(), **{DEVKIT: None}), 'ILSVRC2012_devkit_t12.tar.gz: no such file'),
+    (tree({XML: b'text'}), 'val_00000001.xml: is not an annotation .syntax error'),
+    (tree({XML: b'<?xml version="1.0" encoding="no"?><a/>'}), 'val_00000001.xml: is not an annotation .unknown encoding'),
+    (tree({XML: None}), 'val_00000001.xml: no such file; the class of ILSVRC2012_val_00000001.JPEG belongs there'),
+    (tree({XML: None, XML + '/x': b''}), 'val_00000001.xml: is a folder'),
+    ({CLS_LOC: tar({})}, 'ImageNetFiles: has no images; put'), ({'readme': b''}, 'source: has no images; put'),
+    (class_folders({'train/n00000004': b''}), 'train/n00000004: cannot be read or written .Not a directory'),
+    (class_folders({'train/n00000004/a.JPEG': b''}), '4 classes instead of 3\nimagenet1000: 13 training images instead of 12$'),
+    (class_folders({'val/n00000001/a.JPEG': b''}), 'imagenet1000: 7 validation images instead of 6$'),
+    (class_folders({'../to': b''}), 'to/.*: cannot be read or written .Not a directory.$'),
+    (dict(published(), **{'../to': b''}), 'to/.*: cannot be read or written .Not a directory.$'),
+    (class_folders({'../to/dataImageNet1000/train/a.JPEG': b''}), 'train: a link belongs there; move what is there elsewhere')])
+def test_faults(files, message, tmp_path):
+    write(tmp_path / 'source', files)
+    with pytest.raises(Fault, match=message) as raised:
+        prepare(tmp_path)
+    assert str(raised.value).count('\n') == message.count('\n')
+    assert not list(tmp_path.glob('to/data*/*.txt')) and not list(tmp_path.glob('**/evil*'))
+    assert all((tmp_path / 'source' / name).exists() for name, data in files.items() if data is not None)
 
 
 def test_subsets():
@@ -176,3 +185,5 @@ def test_subsets():
     shuffled = prepare_imagenet._subset('imagenet100-shuffled', wnids)
     assert len(shuffled) == 100 and shuffled == sorted(shuffled)
     assert {'n%08d' % i for i in (54, 7, 894, 512, 126)} < set(shuffled)
+    with pytest.raises(Fault, match='is drawn from 1000 classes, and 100 are there'):
+        prepare_imagenet._subset('imagenet100-shuffled', wnids[:100])

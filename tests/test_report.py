@@ -1,5 +1,6 @@
 """The report, against tables worked out by hand, the authors' published rows, and the committed logs' own closing tables."""
 import csv
+import io
 import os
 import subprocess
 import sys
@@ -8,31 +9,37 @@ import numpy as np
 import pytest
 
 from data import Fault
-from logs import read, report, tables
+from logs import draw, read, report, tables
 
-LOGS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'logs')
+LOGS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'logs', 'runs')
 DIGITS = [os.path.join(LOGS, 'log-digits' + seed) for seed in ('', '-seed2', '-seed3', '-seed4', '-seed5')]
 
 
-def log(method='bic', seed=1, dataset='cifar100', top1=(0.9, 0.7), begin=0, **settings):
+def log(method='bic', seed=1, dataset='cifar100', top1=(0.9, 0.7)):
     """A log of two increments of 20 classes, ten test images per increment."""
-    settings = dict(dict(DATASET=dataset, METHOD=method, SEED=seed, HEADLINE='top1', MODEL_DIR='model'), **settings)
+    settings = dict(DATASET=dataset, METHOD=method, SEED=seed, HEADLINE='top1', MODEL_DIR='model')
     lines = ['[env]     git=1 python=3'] + ['[config]  %s=%s' % setting for setting in settings.items()]
-    lines += ['[plan]    increment=%d new_classes=20 seen_classes=%d train=90 val=5 test=%d steps=8'
-              % (k, 20 * k + 20, 10 * k + 10) for k in range(begin, 2)]
-    if begin == 1:
-        lines.append('[resume]  increment=1 seen_classes=20 step=0 dir=model/cifar100/increment-0')
-    for k in range(begin, 2):
-        lines += ['[train]   increment=%d step=%d lr=0.1 loss=%d.5 loss_class=1 loss_distill=%d loss_l2=0.1' % (k, step, step, k)
-                  for step in (4, 8)]
-        lines += ['[matrix]  increment=%d correction=on top1_by_increment=%s' % (k, '1.0000,0.5000'[:7 * k + 6])]
-        lines += ['[confusion] increment=%d correction=%s true=%d predicted=%s' % (k, correction, true, predicted)
-                  for correction, table in (('off', (['10'], ['4,6', '1,9'])), ('on', (['10'], ['8,2', '3,7'])))
-                  for true, predicted in enumerate(table[k])]
-        lines += ['[nme]     increment=%d images=10 top1=0.6000 top5=0.9000' % k,
-                  '[result]  increment=%d seen_classes=%d top1=%s top5=1.0 top1_before=0.5 top5_before=1.0 beta=%s gamma=0.0'
-                  % (k, 20 * k + 20, top1[k], 1 - k / 4), '[save]    increment=%d dir=model/cifar100/increment-%d' % (k, k)]
-    return '\n'.join(lines) + '\n'
+    lines += [plan_line(k) for k in range(2)]
+    return '\n'.join(lines + increment(0, top1) + increment(1, top1)) + '\n'
+
+
+def plan_line(k):
+    return ('[plan]    increment=%d new_classes=20 seen_classes=%d train=90 val=5 test=%d steps=8 lr_drops=5'
+            % (k, 20 * k + 20, 10 * k + 10))
+
+
+def increment(k, top1):
+    lines = ['[train]   increment=%d step=%d lr=%s loss=%d.5 loss_class=1 loss_distill=%d loss_l2=0.1' % (k, step, rate, step, k)
+             for step, rate in ((4, 0.1), (8, 0.01))]
+    lines += ['[matrix]  increment=%d correction=on top1_by_increment=%s' % (k, '1.0000,0.5000'[:7 * k + 6])]
+    lines += ['[confusion] increment=%d correction=%s true=%d predicted=%s' % (k, correction, true, predicted)
+              for correction, table in (('off', (['10'], ['4,6', '1,9'])), ('on', (['10'], ['8,2', '3,7'])))
+              for true, predicted in enumerate(table[k])]
+    return lines + [
+        '[nme]     increment=%d images=10 top1=0.6000 top5=0.9000' % k,
+        '[result]  increment=%d seen_classes=%d top1=%s top5=1.0 top1_before=0.5 top5_before=1.0 beta=%s gamma=0.0 '
+        'forgetting_top1=%s' % (k, 20 * k + 20, top1[k], 1 - k / 4, (float('nan'), 0.25)[k]),
+        '[save]    increment=%d dir=model/cifar100/increment-%d' % (k, k)]
 
 
 def authors(increments):
@@ -50,11 +57,12 @@ def authors(increments):
             said += ' '.join([name] + ['[%s]' % value for value in values]) + '\n'
     warned = ''
     for k in range(len(increments)):
-        for network in ('classifier', 'bias')[:1 + (k > 0)]:
+        for network in ['classifier', 'bias'] if k else ['classifier']:
             warned += 'INFO:tensorflow:Saving checkpoints for 1 into ./model/%d_%s/model.ckpt.\n' % (k, network)
-            for step in (1, 101):
-                warned += ('INFO:tensorflow:train_accuracy = 0.5, learning_rate = 1e-05, cross_entropy = 2.%d (72.6 sec)\n'
-                           'INFO:tensorflow:step = %d, loss = 3.5 (72.6 sec)\n' % (k, step))
+            for step in (1, 101):  # on ImageNet-100 and on ImageNet-1000 the keys have another order
+                keys = ['train_accuracy = 0.5', 'learning_rate = 1e-05', 'cross_entropy = 2.%d' % k]
+                warned += ('INFO:tensorflow:%s (72.6 sec)\nINFO:tensorflow:step = %d, loss = 3.5 (72.6 sec)\n'
+                           % (', '.join(keys[::-1] if k == 1 else keys), step))
             warned += 'INFO:tensorflow:Saving checkpoints for 150 into ./model/%d_%s/model.ckpt.\n' % (k, network)
     middle = said.index('#training: 14417') + 12
     return warned + said[:middle] + '2019-08-24 09:00:00.158179: I tensorflow/core/gpu: device\n' + said[middle:]
@@ -79,34 +87,37 @@ def cells(text, row):
 
 
 def drawn(axes):
-    """The lines with a name: dict from it to (x, y)."""
+    """The curves with a name: dict from it to (x, y)."""
     return {container.get_label(): [list(data) for data in container[0].get_data()] for container in axes.containers}
 
 
 def test_needs_neither_tensorflow_nor_for_its_tables_matplotlib():
     code = 'import sys; from logs import report, tables; print([m for m in ("tensorflow", "matplotlib") if m in sys.modules])'
-    assert subprocess.check_output([sys.executable, '-c', code], cwd=os.path.dirname(LOGS)).decode().strip() == '[]'
+    assert subprocess.check_output([sys.executable, '-c', code], cwd=os.path.dirname(os.path.dirname(LOGS))).strip() == b'[]'
 
 
 def test_comparison_by_hand():
-    def run(method, seed, *top1):
-        return (dict(METHOD=method, SEED=seed, MODEL_DIR='model-%s' % seed, LR_DROP_EPOCHS=(4, 6)),
-                [dict(classes=20 * k + 20, top1=one, top5=1.0) for k, one in enumerate(top1)])
-    several = [run('bic', 1, 0.9, 0.6, 0.3), run('finetune', 1, 0.8, 0.2, 0.2), run('bic', 2, 0.8, 0.5, 0.5)]
-    assert tables.comparison(several, 'top1') == '\n'.join([
-        '|  top1, % |           20 |           40 |            60 |      average | without first | runs |',
-        '|---------:|-------------:|-------------:|--------------:|-------------:|--------------:|-----:|',
-        '|      bic | 85.00 ± 7.07 | 55.00 ± 7.07 | 40.00 ± 14.14 | 60.00 ± 0.00 |  47.50 ± 3.54 |    2 |',
-        '| finetune |        80.00 |        20.00 |         20.00 |        40.00 |         20.00 |    1 |'])
+    def run(method, seed, *top1, **last):
+        rows = [dict(classes=20 * k + 20, top1=one, top5=1.0, top1_nme=one / 2) for k, one in enumerate(top1)]
+        rows[-1].update(last)
+        return dict(METHOD=method, SEED=seed, MODEL_DIR='model-%s' % seed, LR_DROP_EPOCHS=(4, 6)), rows
+    several = [run('bic', 1, 0.9, 0.6, 0.3, forgetting_top1=0.1), run('finetune', 1, 0.8, 0.2, 0.2),
+               run('bic', 2, 0.8, 0.5, 0.5, forgetting_top1=0.3)]
+    text = tables.comparison(several, 'top1')
+    assert cells(text, 'top1, %') == ['20', '40', '60', 'average', 'without first', 'forgetting', 'nearest mean', 'runs']
+    assert cells(text, 'bic') == ['85.00 ± 7.07', '55.00 ± 7.07', '40.00 ± 14.14', '60.00 ± 0.00', '47.50 ± 3.54',
+                                  '20.00 ± 14.14', '20.00 ± 7.07', '2']
+    assert cells(text, 'finetune') == ['80.00', '20.00', '20.00', '40.00', '20.00', '-', '10.00', '1']
+    assert text.split('\n')[3].startswith('| finetune |        80.00 |')
     unfinished = tables.comparison(several[:1] + [run('joint', 1, 0.9)], 'top1')
-    assert cells(unfinished, 'joint') == ['90.00', '-', '-', '-', '-', '1']
-    assert cells(tables.comparison([run('bic', 1, 0.5)], 'top1'), 'bic') == ['50.00', '50.00', '-', '1']
+    assert cells(unfinished, 'joint') == ['90.00', '-', '-', '-', '-', '-', '-', '1']
+    assert cells(tables.comparison([run('bic', 1, 0.5)], 'top1'), 'bic') == ['50.00', '50.00', '-', '-', '25.00', '1']
 
 
 def test_kinds():
     old, new, other = dict(SEED=1, TEMPERATURE=2.0), dict(SEED=2, TEMPERATURE='2.0', DETERMINISTIC=False), \
         dict(SEED=1, TEMPERATURE=4.0, DETERMINISTIC=False)
-    assert tables.kinds([old, new]) == {'all': [0, 1]}   # a setting younger than a log
+    assert tables.kinds([old, new]) == {'all': [0, 1]}  # a setting younger than a log
     assert tables.kinds([old, other, new]) == {'TEMPERATURE=2.0': [0, 2], 'TEMPERATURE=4.0': [1]}
     small = [dict(SEED=seed, WEIGHT_DECAY=decay, LR_DROP_EPOCHS=(4, 6)) for seed, decay in ((1, 1e-5), (2, 2e-5))]
     assert tables.kinds(small) == {'WEIGHT_DECAY=1e-05': [0], 'WEIGHT_DECAY=2e-05': [1]}
@@ -114,25 +125,24 @@ def test_kinds():
 
 def test_committed_logs(capsys, tmp_path):
     """The README's numbers; mean and deviation as NumPy gives them for the accuracies in the closing tables."""
-    assert report.main(['--out=%s' % tmp_path] + DIGITS[:1]) == 0
-    shown = capsys.readouterr().out
-    assert cells(shown, 'accuracy, %') == ['100.00', '97.18', '95.31', '90.46', '78.59']
-    assert cells(shown, 'before correction, %') == ['100.00', '97.89', '97.18', '87.99', '76.62']
-    assert cells(shown, 'beta') == ['1.000000', '0.466537', '1.744639', '0.609081', '0.484620']
-    assert cells(shown, 'samples') == ['277', '369', '368', '366', '368']
-    found, useless = read.runs(DIGITS, pytest.fail)
-    assert not useless
-    accuracies = []
+    accuracies, betas = [], []
     for path in DIGITS:
         with open(path) as file:
-            accuracies.append([float(line.split('|')[4]) for line in file.read().split('\n') if line.startswith('| ')
-                               and 'increment' not in line])
+            table = [line.split('|') for line in file if line.startswith('| ') and 'increment' not in line]
+        accuracies.append([float(line[4]) for line in table])
+        betas.append(['%.6f' % float(line[9]) for line in table])
+    assert report.main(['--out=%s' % tmp_path] + DIGITS[:1]) == 0
+    shown = capsys.readouterr().out
+    assert cells(shown, 'accuracy, %') == ['%.2f' % (100 * one) for one in accuracies[0]]
+    assert cells(shown, 'beta') == betas[0] and cells(shown, 'samples')[:2] == ['277', '369']
+    found, useless = read.runs(DIGITS, pytest.fail)
+    assert not useless
     row = cells(tables.comparison([(run['settings'], run['rows']) for run in found], 'top1'), 'bic')
     assert row[:5] == ['%.2f ± %.2f' % pair for pair in zip(100 * np.mean(accuracies, 0), 100 * np.std(accuracies, 0, ddof=1))]
-    assert row[5:] == ['%.2f ± %.2f' % (100 * np.mean(averages), 100 * np.std(averages, ddof=1)) for averages in (
-        np.mean(accuracies, 1), np.mean(np.array(accuracies)[:, 1:], 1))] + ['5']
-    lines, = report.accuracy(found).axes
-    np.testing.assert_allclose(drawn(lines)['after correction'], [[2, 4, 6, 8, 10], 100 * np.mean(accuracies, 0)])
+    assert row[5:7] == ['%.2f ± %.2f' % (100 * np.mean(averages), 100 * np.std(averages, ddof=1)) for averages in (
+        np.mean(accuracies, 1), np.mean(np.array(accuracies)[:, 1:], 1))]
+    np.testing.assert_allclose(drawn(draw.accuracy(found).axes[0])['after correction'],
+                               [[2, 4, 6, 8, 10], 100 * np.mean(accuracies, 0)])
 
 
 def test_authors_log(tmp_path, capsys):
@@ -149,9 +159,11 @@ def test_authors_log(tmp_path, capsys):
     assert cells(shown, 'samples') == ['12800', '14417', '14600']
     run, = read.runs([path], pytest.fail)[0]
     assert [(line['increment'], line['step'], line['loss'], line['loss_class'], line['lr']) for line in run['train']] == [
-        (k, step, 3.5, 2 + k / 10, 1e-5) for k in range(3) for step in (1, 101)]   # stage 2 is left out
+        (k, step, 3.5, 2 + k / 10, 1e-5) for k in range(3) for step in (1, 101)]  # without stage 2
     assert run['steps'] == {0: 150, 1: 150, 2: 150}
-    lines = drawn(report.accuracy([run]).axes[0])
+    rates = draw.training(run).axes[1].lines
+    assert [list(rate.get_data()[0]) for rate in rates[:3]] == [[150 * k + 1, 150 * k + 101] for k in range(3)]
+    lines = drawn(draw.accuracy([run]).axes[0])
     assert lines['published (BiC)'][1][:3] == [98.4, 96.2, 94.0]
     assert lines['before correction'] == [[20, 30], [95.7, pytest.approx(93.06667)]]
 
@@ -159,20 +171,24 @@ def test_authors_log(tmp_path, capsys):
 def test_pictures_show_the_logs_numbers(tmp_path):
     (run,), _, said = runs(tmp_path, log=log())
     assert not said
-    lines = drawn(report.accuracy([run]).axes[0])
+    lines = drawn(draw.accuracy([run]).axes[0])
     assert lines['after correction'] == [[20, 40], [90, 70]] and lines['nearest mean of exemplars'] == [[20, 40], [60, 60]]
     assert lines['published (BiC)'] == [[20, 40, 60, 80, 100], [84.00, 74.69, 67.93, 61.25, 56.69]]
-    assert drawn(report.bias([run]).axes[0])['bic'] == [[0, 1], [1, 0.75]]
-    lines = drawn(report.new_classes([run]).axes[0])   # of 20 images: 6 + 9 before, 2 + 7 after, 10 are of them
+    assert drawn(draw.bias([run]).axes[0])['bic'] == [[0, 1], [1, 0.75]]
+    lines = drawn(draw.new_classes([run]).axes[0])  # of 20 images: 6 + 9 before, 2 + 7 after, 10 are of them
     assert lines == {'before correction': [[1], [75]], 'after correction': [[1], [45]], 'true share': [[1], [50]]}
-    losses, rates = report.training(run).axes
-    loss = [list(map(list, line.get_data())) for line in losses.lines if line.get_color() == report.COLORS[0]]
-    assert loss == [[[4, 8], [4.5, 8.5]], [[12, 16], [4.5, 8.5]]]   # the second increment goes on where the first ended
-    assert [list(line.get_ydata()) for line in rates.lines[:2]] == [[0.1, 0.1]] * 2
-    shown = report.matrix(run).axes[0]
+    losses, rates = draw.training(run).axes
+    loss = [list(map(list, line.get_data())) for line in losses.lines if line.get_color() == draw.COLORS[0]]
+    assert loss == [[[4, 8], [4.5, 8.5]], [[12, 16], [4.5, 8.5]]]  # the second increment begins where the first ended
+    # The rate drops after step 5, counted from 0: six steps of each eight have the first one.
+    for k, rate in enumerate(rates.lines[:2]):
+        np.testing.assert_allclose(rate.get_data(), [[8 * k, 8 * k + 6, 8 * k + 8], [0.1, 0.01, 0.01]])
+        assert rate.get_drawstyle() == 'steps-post'
+    assert [text.get_text() for text in rates.get_yticklabels()] == ['0.01', '0.1']
+    shown = draw.matrix(run).axes[0]
     np.testing.assert_array_equal(np.ma.filled(shown.images[0].get_array(), np.nan), [[100, np.nan], [100, 50]])
     assert sorted(text.get_text() for text in shown.texts) == ['100', '100', '50']
-    before, after = report.confusion(run).axes[:2]
+    before, after = draw.confusion(run).axes[:2]
     np.testing.assert_allclose(before.images[0].get_array(), [[40, 60], [10, 90]])
     np.testing.assert_allclose(after.images[0].get_array(), [[80, 20], [30, 70]])
 
@@ -182,7 +198,7 @@ def test_confusion_by_class(tmp_path):
     (tmp_path / 'run-x' / 'predictions.csv').write_text(
         'increment,path,class,before,after\n0,"a,b",0,5,5\n1,a,0,3,0\n1,b,0,0,0\n1,c,39,39,3\n')
     (run,), _, said = runs(tmp_path, **{'log-x': log()})
-    before, after = report.confusion(run).axes[:2]
+    before, after = draw.confusion(run).axes[:2]
     assert not said and before.images[0].get_array().shape == (40, 40)
     assert before.images[0].get_array()[0, [0, 3]].tolist() == [50, 50] and after.images[0].get_array()[0, 0] == 100
     assert after.images[0].get_array()[39, 3] == 100
@@ -191,10 +207,20 @@ def test_confusion_by_class(tmp_path):
         (tmp_path / 'run-x' / 'predictions.csv').write_text(text)
         (run,), _, said = runs(tmp_path, **{'log-x': log()})
         assert 'predictions.csv' in said and reason in said
-        assert report.confusion(run).axes[0].images[0].get_array().shape == (2, 2)
+        assert draw.confusion(run).axes[0].images[0].get_array().shape == (2, 2)
     (tmp_path / 'run-x' / 'predictions.csv').write_text('increment,path,class,before,after\n1,a,40,0,0\n')
     with pytest.raises(Fault, match='label 40 at increment 1, which has 40 classes'):
-        report.confusion(runs(tmp_path, **{'log-x': log()})[0][0])
+        draw.confusion(runs(tmp_path, **{'log-x': log()})[0][0])
+
+
+def test_names_and_many_classes():
+    """Three names where there is room; 1,000 classes, of which two neighbours share a cell."""
+    shown = draw.confusion_by_class(np.array([0, 1, 2]), np.array([[0, 1, 1], [0, 1, 2]]), ['ant', 'bee', 'a very long name'],
+                                    [2], 3).axes[0]
+    assert [label.get_text() for label in shown.get_xticklabels()] == ['ant', 'bee', 'a very long..']
+    image = draw.confusion_by_class(np.array([998, 999]), np.array([[0, 1], [998, 2]]), [], [], 1000).axes[1].images[0]
+    assert image.get_array().shape == (500, 500) and image.get_array()[499, [499, 1]].tolist() == [50, 50]
+    assert image.get_extent() == [-0.5, 999.5, 999.5, -0.5]
 
 
 def test_several_kinds(tmp_path, capsys):
@@ -202,48 +228,50 @@ def test_several_kinds(tmp_path, capsys):
     out = tmp_path / 'out'
     assert report.main(['--out=%s' % out] + paths) == 0
     shown = capsys.readouterr()
-    assert cells(shown.out, 'bic') == ['85.00 ± 7.07', '60.00 ± 14.14', '72.50 ± 10.61', '60.00 ± 14.14', '2']
+    assert cells(shown.out, 'bic') == ['85.00 ± 7.07', '60.00 ± 14.14', '72.50 ± 10.61', '60.00 ± 14.14', '25.00 ± 0.00',
+                                       '60.00 ± 0.00', '2']
     assert shown.err == ''
     found = read.runs(paths, pytest.fail)[0]
-    lines = drawn(report.accuracy(found).axes[0])
+    lines = drawn(draw.accuracy(found).axes[0])
     assert lines['bic'] == [[20, 40], [85, 60]] and lines['finetune'] == [[20, 40], [80, 20]]
     names = ['accuracy', 'bias', 'new_classes']
     names += [run + '-' + picture for run in 'abc' for picture in ('training', 'matrix', 'confusion')]
     assert sorted(os.listdir(str(out))) == sorted(['rows.csv'] + [name + end for name in names for end in ('.png', '.svg')])
     with open(str(out / 'rows.csv'), newline='') as file:
-        lines = list(csv.DictReader(file))
-    assert [(line['log'], line['increment'], line['top1'], line['top1_nme'], line['test']) for line in lines] == [
-        ('a', '0', '0.9', '0.6', '10'), ('a', '1', '0.7', '0.6', '20'), ('b', '0', '0.8', '0.6', '10'),
-        ('b', '1', '0.5', '0.6', '20'), ('c', '0', '0.8', '0.6', '10'), ('c', '1', '0.2', '0.6', '20')]
+        rows = list(csv.DictReader(file))
+        assert [tuple(row[key] for key in ('log', 'increment', 'top1', 'top1_nme', 'test')) for row in rows] == [
+            ('a', '0', '0.9', '0.6', '10'), ('a', '1', '0.7', '0.6', '20'), ('b', '0', '0.8', '0.6', '10'),
+            ('b', '1', '0.5', '0.6', '20'), ('c', '0', '0.8', '0.6', '10'), ('c', '1', '0.2', '0.6', '20')]
     from matplotlib import image
     for name in names:
         pixels = image.imread(str(out / name) + '.png')
-        assert pixels.shape[1] == 990 and pixels[..., :3].std() > 0.05   # 3.3 inches at 300 dpi, not blank
+        assert pixels.shape[1] == 990 and pixels[..., :3].std() > 0.05  # 3.3 inches at 300 dpi, not blank
 
 
-def test_parts_of_a_run(tmp_path):
-    first = log(MODEL_DIR='elsewhere').split('[plan]    increment=1')[0] + ''.join(
-        line + '\n' for line in log().split('\n') if 'increment=0' in line and 'plan' not in line)
-    first += '[train]   increment=1 step=3 lr=0.1 loss=9\n'   # done again by the second part
-    second = log(begin=1)
-    for texts in (dict(a=first, b=second), dict(b=second, a=first), dict(both=first + second)):
-        (run,), useless, said = runs(tmp_path, **texts)
-        assert not said and not useless and [row['top1'] for row in run['rows']] == [0.9, 0.7]
-        assert [(line['increment'], line['step']) for line in run['train']] == [(0, 4), (0, 8), (1, 4), (1, 8)]
-    (run,), _, said = runs(tmp_path, b=second)
-    assert 'b: goes on from an earlier part' in said and [row['increment'] for row in run['rows']] == [1]
-    found, _, said = runs(tmp_path, a=first, b=second.replace('SEED=1', 'SEED=2'))   # another run's checkpoint, same name
-    assert len(found) == 2 and 'goes on from an earlier part' in said
+def test_a_resumed_run(tmp_path):
+    """What was done again replaces what was done before; a resumed part alone is shown, too."""
+    head, tail = log().split('\n[plan]')[0], '\n'.join(increment(1, (0.9, 0.7))) + '\n'
+    first = '\n'.join([head, plan_line(0), plan_line(1)] + increment(0, (0.9, 0.7))
+                      + ['[train]   increment=1 step=3 lr=0.1 loss=9']) + '\n'
+    again = '[resume]  increment=1 seen_classes=20 step=0 dir=model/cifar100/increment-0\n' + head + '\n' + plan_line(1) + '\n'
+    (run,), useless, said = runs(tmp_path, both=first + again + tail)
+    assert not said and not useless and [row['top1'] for row in run['rows']] == [0.9, 0.7] and run['drops'] == {0: [5], 1: [5]}
+    assert [(line['increment'], line['step']) for line in run['train']] == [(0, 4), (0, 8), (1, 4), (1, 8)]
+    (run,), _, said = runs(tmp_path, b=again + tail)
+    assert 'b: continues a run whose beginning is not in this file' in said and [row['increment'] for row in run['rows']] == [1]
 
 
-def test_bad_logs(tmp_path, capsys):
+def test_bad_files(tmp_path, capsys):
     (tmp_path / 'folder').mkdir()
-    paths = files(tmp_path, empty='', text='hello\n', binary=b'[env]\0\n', fine=log()) + [
-        str(tmp_path / 'nothing'), str(tmp_path / 'folder')]
+    os.mkfifo(str(tmp_path / 'pipe'))
+    paths = files(tmp_path, empty='', text='hello\n', binary=b'[env]\0\n', fine=log(), copy=log(), begun=log().split('[plan]')[0])
+    paths += [str(tmp_path / name) for name in ('nothing', 'folder', 'pipe')]
     assert report.main(['--out=%s' % (tmp_path / 'out')] + paths) == 1
     shown = capsys.readouterr()
     for name, reason in (('empty', 'is empty'), ('text', 'is no log'), ('binary', 'is no log but a binary file'),
-                         ('nothing', 'cannot be read (No such file'), ('folder', 'cannot be read (Is a directory')):
+                         ('nothing', 'cannot be read (No such file'), ('folder', 'is no regular file'),
+                         ('pipe', 'is no regular file'), ('copy', 'is the same run as in another file'),
+                         ('begun', 'nothing to show')):
         assert '%s: %s' % (tmp_path / name, reason) in shown.err
     assert cells(shown.out, 'accuracy, %') == ['90.00', '70.00'] and (tmp_path / 'out' / 'matrix.png').exists()
     assert report.main(['--out=%s' % (tmp_path / 'text' / 'x'), paths[3]]) == 2
@@ -258,32 +286,40 @@ def test_faults_within_a_log(tmp_path):
     assert 'cut: the last line is cut off' in said and [row['increment'] for row in run['rows']] == [0]
     found, _, said = runs(tmp_path, both=whole + log(seed=2))
     assert [run['name'] for run in found] == ['both-1', 'both-2'] and not said
-    (run,), _, said = runs(tmp_path, one=whole, copy=whole)
-    assert 'copy: is the same run' in said
-    with open(DIGITS[0]) as file:   # whose first line of training has nan
-        (run,), _, said = runs(tmp_path, **{'log-digits': file.read(), 'again': open(DIGITS[0]).read()})
-    assert 'again: is the same run' in said
     (tmp_path / 'METHOD=bic,SEED=1').mkdir()
-    assert read.runs([files(tmp_path / 'METHOD=bic,SEED=1', log=whole)[0]], print)[0][0]['name'] == 'METHOD=bic,SEED=1'
-    found, _, said = runs(tmp_path, killed=whole[:-20] + log(seed=2))
-    assert len(found) == 2 and 'is cut off' in said and len(found[1]['rows']) == 2
+    assert read.runs(files(tmp_path / 'METHOD=bic,SEED=1', log=whole), print)[0][0]['name'] == 'METHOD=bic,SEED=1'
     (run,), _, said = runs(tmp_path, gap='\n'.join(line for line in whole.split('\n') if 'increment=0' not in line))
     assert 'gap: no [result] line of increment 0' in said
-    assert drawn(report.accuracy([run]).axes[0])['after correction'] == [[40], [70]]
+    assert drawn(draw.accuracy([run]).axes[0])['after correction'] == [[40], [70]]
     (run,), _, said = runs(tmp_path, nan=log(top1=(0.9, 'nan')))
     assert 'nan: increment 1: top1: not a number' in said
-    assert np.isnan(drawn(report.accuracy([run]).axes[0])['after correction'][1][1])
+    assert np.isnan(drawn(draw.accuracy([run]).axes[0])['after correction'][1][1])
     damaged = whole.replace('top1=0.7 ', 'top1=much ').replace('seen_classes=20 top1=0.9', 'x=20 x=1')
     (run,), _, said = runs(tmp_path, word=damaged)
-    assert said.count('is damaged and left out') == 2 and not run['rows'] and len(run['train']) == 4
-    _, useless, said = runs(tmp_path, begun=whole.split('[plan]')[0])
-    assert len(useless) == 1 and 'begun: nothing to show' in said
+    assert said.count('is damaged and skipped') == 2 and not run['rows'] and len(run['train']) == 4
     for picture, tag in (('training', 'train'), ('matrix', 'matrix'), ('confusion', 'confusion'), ('new_classes', 'confusion'),
                          ('accuracy', 'result'), ('bias', 'bias')):
         less = [line for line in whole.replace('beta=0.75', 'beta=1.0').split('\n') if not line.startswith('[%s]' % tag)]
         (run,), _, _ = runs(tmp_path, less='\n'.join(less))
         with pytest.raises(Fault, match=r'no \[%s\]' % tag):
-            getattr(report, picture)(run if picture in ('training', 'matrix', 'confusion') else [run])
+            getattr(draw, picture)(run if picture in ('training', 'matrix', 'confusion') else [run])
+
+
+@pytest.mark.parametrize('old, new', [
+    ('lr=0.1', 'lr=nan'), ('lr=0.01', 'lr=0'), ('lr=0.1', 'lr=1e308'), ('loss=4.5', 'loss=-1e308'), ('loss=4.5', 'loss=inf'),
+    ('loss=', 'loss=nan loss_x='), ('increment=1', 'increment=9999'), ('beta=0.75', 'beta=1e308'), ('steps=8', 'steps=999999999'),
+    ('lr_drops=5', 'lr_drops='), ('lr_drops=5', 'lr_drops=nan,7'), ('top1=0.7', 'top1=inf'), ('predicted=8,2', 'predicted=-8,2'),
+    ('seen_classes=40', 'seen_classes=999999999')])
+def test_strange_numbers(old, new, tmp_path):
+    """Whatever a log says, what it has is drawn."""
+    (run,), _, _ = runs(tmp_path, log=log().replace(old, new))
+    report.tell([run])
+    for picture, shown in [(draw.training, run), (draw.matrix, run), (draw.confusion, run)] + [
+            (picture, [run]) for picture in (draw.accuracy, draw.bias, draw.new_classes)]:
+        try:
+            picture(shown).savefig(io.BytesIO(), dpi=20)
+        except Fault as fault:  # the line was skipped
+            assert str(fault) in ('no [confusion] correction=on line', 'no [bias] line')
 
 
 def test_datasets_apart_and_runs_of_different_lengths(tmp_path, capsys):
@@ -292,9 +328,8 @@ def test_datasets_apart_and_runs_of_different_lengths(tmp_path, capsys):
     shown = capsys.readouterr()
     assert 'several datasets' in shown.err and 'Comparison' not in shown.out
     assert {'cifar100-accuracy.png', 'other-accuracy.png', 'other-matrix.png'} < set(os.listdir(str(tmp_path / 'out')))
-    found, _, said = runs(tmp_path, long=log(), short=log(seed=2, top1=(0.8, 0)).split('[plan]    increment=1')[0] + '\n'.join(
-        line for line in log(seed=2, top1=(0.8, 0)).split('\n') if 'increment=0' in line and 'plan' not in line) + '\n')
+    found, _, said = runs(tmp_path, long=log(), short=log(seed=2, top1=(0.8, 0)).split('[train]   increment=1')[0])
     assert [len(run['rows']) for run in found] == [2, 1] and not said
-    assert drawn(report.accuracy(found).axes[0])['after correction'] == [[20, 40], [85, 70]]
+    assert drawn(draw.accuracy(found).axes[0])['after correction'] == [[20, 40], [85, 70]]
     assert cells(tables.comparison([(run['settings'], run['rows']) for run in found], 'top1'), 'bic') == [
-        '85.00 ± 7.07', '70.00', '80.00', '70.00', '2']
+        '85.00 ± 7.07', '70.00', '80.00', '70.00', '25.00', '60.00', '2']

@@ -50,36 +50,27 @@ def test_parameters(depth):
         assert count == 11230116
 
 
-@pytest.mark.parametrize('depth', [18, 50, 32])
-@pytest.mark.parametrize('size', [224, 75])
-def test_size_is_that_of_the_graph(depth, size):
-    with tf.Graph().as_default() as graph:
-        made(depth, 13, size, training=True)
-        variables = sum(int(np.prod(v.shape.as_list())) for v in tf.global_variables())
-        outputs = [op.outputs[0].shape.as_list() for op in graph.get_operations()
-                   if op.type in ('Conv2D', 'MaxPool') or op.type.startswith('FusedBatchNorm')]
-    assert resnet_model.size(depth, 13, size) == (variables, sum(int(np.prod(shape[1:])) for shape in outputs))
-
-
 @pytest.mark.parametrize('data_format', ['channels_last', 'channels_first'])
-@pytest.mark.parametrize('depth, width', [(18, 512), (50, 2048)])
-def test_shapes(depth, width, data_format):
-    """Published stages at 224 pixels: 112, then 56, 28, 14, 7; on a GPU channels come first all the way."""
-    with tf.Graph().as_default() as graph:
-        _, features, logits = made(depth, data_format=data_format)
-        channels_first = data_format == 'channels_first'
-
-        def side_and_channels(name):
-            shape = graph.get_tensor_by_name(name).shape.as_list()
-            return (shape[2], shape[1]) if channels_first else (shape[1], shape[3])
-
-        assert side_and_channels('resnet/conv1/Conv2D:0') == (112, 64)
-        last = 'conv2' if depth == 18 else 'conv3'
-        for layer, side in enumerate((56, 28, 14, 7), 1):
-            filters = (64, 128, 256, 512)[layer - 1] * (1 if depth == 18 else 4)
-            assert side_and_channels('resnet/layer%d/block2/%s/Conv2D:0' % (layer, last)) == (side, filters)
-        assert features.shape.as_list() == [7, width]
-        assert logits.shape.as_list() == [7, 100]
+@pytest.mark.parametrize('depth, sizes, last, stages, width', [
+    (18, (224,), 'block2/conv2', [(56, 64), (28, 128), (14, 256), (7, 512)], 512),
+    (50, (224,), 'block3/conv3', [(56, 256), (28, 512), (14, 1024), (7, 2048)], 2048),
+    (32, (32, 33, 64), 'block5/conv2', [(32, 16), (16, 32), (8, 64)], 64),
+    (18, (1, 31, 32, 33, 64, 65), 'block2/conv2', [], 512), (50, (97,), 'block3/conv3', [], 2048),
+    (8, (1, 2, 9), 'block1/conv2', [], 64)])
+def test_shapes(depth, sizes, last, stages, width, data_format):
+    """Published stages: sides and channels at 224 pixels, or 32; on a GPU channels come first all the way. And the side of the
+    last feature map at other sizes."""
+    channels_first, layers = data_format == 'channels_first', len(resnet_model.BLOCKS[depth])
+    for size in sizes:
+        with tf.Graph().as_default() as graph:
+            _, features, logits = made(depth, 100, size, data_format=data_format)
+            shapes = [graph.get_tensor_by_name('resnet/layer%d/%s/Conv2D:0' % (layer + 1, last)).shape.as_list()
+                      for layer in range(layers)]
+        found = [(shape[2:], shape[1]) if channels_first else (shape[1:3], shape[3]) for shape in shapes]
+        if stages and size == sizes[0]:
+            assert found == [([side, side], channels) for side, channels in stages]
+        assert found[-1][0] == [resnet_model.last_side(depth, size)] * 2
+        assert features.shape.as_list() == [7, width] and logits.shape.as_list() == [7, 100]
 
 
 @pytest.mark.skipif(not hasattr(RewriterConfig, 'NCHW_TO_NHWC'), reason='this TensorFlow cannot convert layouts on the CPU')
@@ -99,16 +90,6 @@ def test_channels_first_gives_the_same_numbers(depth):
         np.testing.assert_allclose(first, last, rtol=1e-4, atol=1e-4)
 
 
-def test_shapes_of_the_cifar_form():
-    """No pool: 32 pixels with 16 channels, 16 with 32, 8 with 64."""
-    with tf.Graph().as_default() as graph:
-        _, features, logits = made(32, size=32)
-        for layer, side, filters in ((1, 32, 16), (2, 16, 32), (3, 8, 64)):
-            shape = graph.get_tensor_by_name('resnet/layer%d/block5/conv2/Conv2D:0' % layer).shape.as_list()
-            assert shape == [7, side, side, filters]
-        assert features.shape.as_list() == [7, 64] and logits.shape.as_list() == [7, 100]
-
-
 def test_variables_of_one_network():
     with tf.Graph().as_default():
         for scope in ('resnet', 'resnet_old'):
@@ -116,11 +97,6 @@ def test_variables_of_one_network():
                 tf.get_variable('conv1/kernel', [3])
         assert list(resnet_model.variables('resnet').items()) == [('conv1/kernel', tf.global_variables()[0])]
         assert list(resnet_model.variables('resnet_old').items()) == [('conv1/kernel', tf.global_variables()[1])]
-
-
-def test_unknown_depth():
-    with tf.Graph().as_default(), pytest.raises(ValueError, match='depth=19'):
-        made(19)
 
 
 @pytest.mark.parametrize('num_classes, expected', [(100, 1965), (1000, 2220)])

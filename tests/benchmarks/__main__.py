@@ -22,7 +22,7 @@ from test_exemplar import literal_herding
 
 import bic_layer
 import exemplar
-from data import batches, replicas
+from data import batches, devices as machine
 
 BATCH = 32
 STEPS = 3  # at a time
@@ -30,8 +30,8 @@ STEPS = 3  # at a time
 
 def settings(**values):
     """Those of ImageNet-100 in batches of 32."""
-    return types.SimpleNamespace(**dict(vars(main.settings.read(
-        vars(main), main.RECIPES, ['--DATASET=imagenet100', '--BATCH_SIZE=%d' % BATCH])[0]), **values))
+    (s, _), = main.settings.read(vars(main), main.RECIPES, ['--DATASET=imagenet100', '--BATCH_SIZE=%d' % BATCH])
+    return types.SimpleNamespace(**dict(vars(s), **values))
 
 
 def interleaved(rounds, *functions):
@@ -59,9 +59,9 @@ def increments(classes):
 
 def trainer(s, paths=None, classes=10):
     """A function that trains some steps, teacher included; on images, or on one batch that is there already."""
-    graph, plan, devices = tf.Graph(), increments(classes), replicas.of_machine(s)
-    with graph.as_default(), devices.scope():
-        original = batches.training_batches
+    plan, devices = increments(classes), machine.Devices(s)
+    with devices.graph():
+        graph, original = tf.get_default_graph(), batches.training_batches
         if paths is None:
             pixels = np.random.RandomState(0).normal(0, 60, (BATCH, s.IMAGE_SIZE, s.IMAGE_SIZE, 3)).astype(np.float32)
             batch = tf.constant(pixels), tf.range(BATCH) % (2 * classes)
@@ -69,17 +69,17 @@ def trainer(s, paths=None, classes=10):
         model = main.build(s, plan, plan[1]._replace(train=len(paths) if paths is not None else 1), [bic_layer.IDENTITY],
                            devices=devices)
         batches.training_batches = original
-        session = tf.Session(graph=graph, config=devices.config(s))
+        session = devices.session(s)
         session.run(model.initializer, main.resnet_model.first_weights(model.networks, None, s.SEED))
     feed = {}
     if paths is not None:
         data = types.SimpleNamespace(paths=paths, labels=np.arange(len(paths)) % (2 * classes))
-        feed = main.batches.training_feed(s, model, data, np.arange(len(paths)))
+        feed = batches.feed(model, data, np.arange(len(paths)))
 
     def train():
         session.run(model.train_batches.initializer, feed)
         for _ in range(STEPS):
-            session.run(model.train_op, {model.rate: 0.01, model.count: BATCH})
+            session.run(model.losses, {model.rate: 0.01, model.count: BATCH})
         session.run(model.train_batches.initializer, feed)  # stops the reading ahead, which would burden what is measured next
     train.operations = len(graph.get_operations())
     return train
@@ -113,7 +113,7 @@ def input_pipeline(paths):
 
 
 def training(paths, seconds_per_batch):
-    s = settings(KEEP_GB=0.0)
+    s = settings()
     taken = interleaved(5, trainer(s, np.tile(paths, 20)), trainer(s))
     report('ResNet-18 at 224 px, training step: with reading its images / from one batch that is there',
            taken[:, 0, 0] / taken[:, 1, 0])
@@ -124,7 +124,7 @@ def precision():
     for size in (224, 32):
         made = [settings(MIXED_PRECISION=mixed, IMAGE_SIZE=size) for mixed in (False, True)]
         taken = interleaved(5, *map(trainer, made))[:, :, 0]
-        report('ResNet-18 at %d px, training step: float32 / %s' % (size, main.machine.precision(made[1])),
+        report('ResNet-18 at %d px, training step: float32 / %s' % (size, machine.precision(made[1])),
                taken[:, 0] / taken[:, 1])
 
 
@@ -168,7 +168,7 @@ def devices():
 
 
 if __name__ == '__main__':
-    main.machine.set_up(settings())
+    machine.set_up(settings())
     if len(sys.argv) != 2 or not os.path.isdir(sys.argv[1]):
         sys.exit(__doc__)
     files = np.array([os.fsencode(path) for path in sorted(glob.glob(os.path.join(sys.argv[1], '*.[jJ][pP]*[gG]')))], object)
