@@ -15,7 +15,6 @@ if signal.getsignal(signal.SIGINT) is signal.default_int_handler and __name__ ==
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the program without a traceback; see like_ctrl_c
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # 0 shows what TensorFlow finds, for instance why it uses no GPU
 os.environ.setdefault('TF_GPU_THREAD_MODE', 'gpu_private')  # input threads must not keep a GPU's kernels waiting
-os.environ.setdefault('TF_ENABLE_WINOGRAD_NONFUSED', '1')  # cuDNN's faster 3x3 convolutions [C]
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')  # TensorFlow 2 has it off on processors without AVX-512: 3.6 times slower
 
 try:
@@ -170,7 +169,7 @@ def main(arguments):
         arguments: list of str, the overrides `--NAME=value` or `--NAME=value,value`.
 
     Returns:
-        list of dict, one per increment: the rows of the closing table. Of several runs a list of such lists.
+        As `execute`; of several runs a list of such lists.
     """
     tf.get_logger().setLevel('ERROR')
     if '--help' in arguments:
@@ -190,10 +189,7 @@ def main(arguments):
 
 
 def execute(run):
-    """Trains one run to its end; or shows its plan, or that it is finished.
-
-    Args:
-        run: logs.run.Run.
+    """Trains one run (logs.run.Run) to its end; or shows its plan, or that it is finished.
 
     Returns:
         list of dict, one per increment: the rows of the closing table.
@@ -221,11 +217,7 @@ def execute(run):
 
 
 def learn(s, run, data, devices):
-    """Runs the remaining increments: train, correct, update the memory, test.
-
-    Args:
-        s: settings. run: logs.run.Run. data: dataset.Dataset. devices: devices.Devices.
-    """
+    """Runs the remaining increments: train, correct, update the memory, test."""
     for now in run.plan[run.done:]:
         old = data.train[:now.num_old] if s.METHOD == 'joint' else run.exemplars
         train, val, test = data.images(now, old)  # val is apart from train, and balanced over old and new classes
@@ -286,15 +278,10 @@ def build(s, plan, now, fits, first_step=0, devices=ONE):
     model.weight = bic_layer.distillation_weight(num_old, num_seen) if distils else 0.0  # lambda = n / (n + m)
     model.decay = s.WEIGHT_DECAY * (len(plan) / (now.increment + 1) if s.SCALE_WEIGHT_DECAY else 1)
 
-    def network(scope, images, training, reuse=False):  # with an output for every class of the plan, seen or not
-        with tf.variable_scope(scope, reuse=reuse):
-            return resnet_model.resnet(images, s.RESNET_DEPTH, plan[-1].num_seen, training, s.BATCH_NORM_DECAY,
-                                       'channels_first' if num_gpus() else 'channels_last')
-
     def train(replica):
         """One device's part of a training step; its losses, which add up over the devices, float32 tensor [5]."""
         images, labels, share = devices.share(replica, model.train_batch, model.count)  # share: of the whole batch
-        _, logits = network('resnet', images, training=True)
+        _, logits = network(s, plan, 'resnet', images, training=True)
         logits = logits[:, :num_seen]
         student = tf.trainable_variables('resnet/')  # with '/': 'resnet' would match 'resnet_old', too
 
@@ -304,7 +291,7 @@ def build(s, plan, now, fits, first_step=0, devices=ONE):
         # Equation 1: L_d, towards the old network after its own bias correction [C], of the classes that were new to it.
         loss_distill = tf.zeros([])
         if distils:
-            _, old_logits = network('resnet_old', images, training=False)
+            _, old_logits = network(s, plan, 'resnet_old', images, training=False)
             previous, fit = plan[now.increment - 1], fits[-1]
             old_logits = bic_layer.corrected_logits(old_logits[:, :num_old], previous.num_old, fit.beta, fit.gamma)
             loss_distill = share * bic_layer.distillation_loss(logits[:, :num_old], old_logits, s.TEMPERATURE)
@@ -325,12 +312,19 @@ def build(s, plan, now, fits, first_step=0, devices=ONE):
 
     images, labels = model.evaluation_batch
     model.evaluation_size = devices.part(s.BATCH_SIZE)
-    model.evaluated = devices.each(lambda part: network('resnet', part, training=False, reuse=True), images) + (labels,)
+    model.evaluated = devices.each(lambda part: network(s, plan, 'resnet', part, False, reuse=True), images) + (labels,)
     scopes = ['resnet', 'resnet_old'] if distils else ['resnet']
     model.networks = {scope: resnet_model.variables(scope) for scope in scopes}
     model.variables = {variable.op.name: variable for variable in tf.global_variables()}
     model.values, model.initializer = devices.values_of(model.variables), tf.global_variables_initializer()
     return model
+
+
+def network(s, plan, scope, images, training, reuse=False):
+    """Features and logits, with an output for every class of the plan, seen or not."""
+    with tf.variable_scope(scope, reuse=reuse):
+        return resnet_model.resnet(images, s.RESNET_DEPTH, plan[-1].num_seen, training, s.BATCH_NORM_DECAY,
+                                   'channels_first' if num_gpus() else 'channels_last')
 
 
 def train_classifier(s, session, model, run, now, train):
@@ -407,8 +401,6 @@ def retrain_last_layer(s, session, model, run, now):
 
     The next increment begins with the network as it was: this measures what the features of `distill` are worth.
 
-    Args: as of `train_classifier`.
-
     Returns:
         last_layer: dict from name to array. correct: function from features and logits to the new logits.
     """
@@ -424,8 +416,6 @@ def update_memory(s, session, model, run, now):
     """Chooses exemplars with the new network: of an old class from its present ones, of a new class from its training images.
 
     now.kept of each class, MEMORY_SIZE / seen classes less the validation share. Section 5.1 [C]; iCaRL only shortens old lists.
-
-    Args: as of `train_classifier`.
 
     Returns:
         chosen: list of num_seen int arrays, each in order of choice.

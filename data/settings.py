@@ -132,13 +132,14 @@ def read(constants, recipes, arguments):
     for argument in arguments:
         name, _, text = argument[2:].partition('=')
         if name in given:
-            raise Fault('--%s: is given more than once' % name)
+            raise Fault('--%s: is given more than once' % _printable(name))
         given[name] = text
     lists = {name: list(dict.fromkeys(str(_parsed(value, SETTINGS[name].kind)) for value in text.split(',')))
              for name, text in given.items() if _is_list(name, text)}
     for name, text in given.items():
         if name in lists and SETTINGS[name].kind is float and not re.search('[.e]', text):
-            raise Fault('%s=%s: a fraction is written with a point; several values are written like 1.0,2.0' % (name, text))
+            raise Fault('%s=%s: a fraction is written with a point; several values are written like 1.0,2.0'
+                        % (name, _printable(text)))
     if not lists:
         return [_read_one(constants, recipes, arguments)]
     own_names = [*lists, 'MODEL_DIR', 'LOG_DIR']
@@ -180,7 +181,8 @@ def _read_one(constants, recipes, arguments):
     overrides, faults = _overrides(arguments)
     dataset = overrides.get('DATASET', constants.get('DATASET'))
     if dataset not in list(recipes):
-        faults['DATASET'] = 'DATASET=%s: no such dataset; there is a recipe for %s' % (dataset, ', '.join(sorted(recipes)))
+        faults['DATASET'] = ('DATASET=%s: no such dataset; there is a recipe for %s'
+                             % (_printable(str(dataset)), ', '.join(sorted(recipes))))
         raise Fault('\n'.join(faults.values()))
     recipe = recipes[dataset]
     values = {name: value for name, value in constants.items() if name in SETTINGS}
@@ -197,8 +199,8 @@ def _read_one(constants, recipes, arguments):
         if SETTINGS[name].kind is tuple:  # people write lists, or one number
             values[name] = tuple(value) if isinstance(value, list) else (value,) if type(value) is int else value
         if not _legal(SETTINGS[name], values[name]):
-            faults[name] = '%s=%s: must be %s' % (name, value if name in overrides and str(value).isprintable() else repr(value),
-                                                    SETTINGS[name].words)
+            given = _printable(str(value)) if name in overrides else repr(value)
+            faults[name] = '%s=%s: must be %s' % (name, given, SETTINGS[name].words)
     if not faults:
         _scale(values, recipe, overrides)
     s = types.SimpleNamespace(**values)
@@ -231,13 +233,18 @@ def _overrides(arguments):
     for argument in arguments:
         name, equals, text = argument[2:].partition('=')
         if not argument.startswith('--') or not equals:
-            faults[argument] = '%s: an override is written --NAME=value; --help lists the names' % argument
+            faults[argument] = '%s: an override is written --NAME=value; --help lists the names' % _printable(argument)
         elif name not in SETTINGS:
             near = difflib.get_close_matches(name.upper(), SETTINGS, 3)
-            faults[argument] = '--%s: no such setting%s' % (name, '; near it: ' + ', '.join(near) if near else '')
+            faults[argument] = '--%s: no such setting%s' % (_printable(name), '; near it: ' + ', '.join(near) if near else '')
         else:
             overrides[name] = _parsed(text, SETTINGS[name].kind)
     return overrides, faults
+
+
+def _printable(text):
+    """A text from the command line as messages show it: control characters do not reach the terminal."""
+    return text if text.isprintable() else repr(text)
 
 
 def _parsed(text, kind):
@@ -279,8 +286,8 @@ def increment_faults(s, num_classes):
         advice = ('; FIRST_INCREMENT_CLASSES=%d would do' % (num_classes % size or size)
                   if len(s.CLASSES_PER_INCREMENT) == 1 and 0 < size < num_classes else '')
         given = s.FIRST_INCREMENT_CLASSES, shown(s.CLASSES_PER_INCREMENT), sum(sizes), num_classes, advice
-        return {'CLASSES_PER_INCREMENT': 'FIRST_INCREMENT_CLASSES=%d, CLASSES_PER_INCREMENT=%s: %d classes in these increments, and '
-                                         'the dataset has %d%s' % given}
+        return {'CLASSES_PER_INCREMENT': 'FIRST_INCREMENT_CLASSES=%d, CLASSES_PER_INCREMENT=%s: %d classes in these increments, '
+                                         'and the dataset has %d%s' % given}
     return memory_faults(s, sizes)
 
 

@@ -18,7 +18,7 @@ import exemplar
 import imagenet_main
 import resnet_model
 from data import Fault, batches, devices, prepare_digits, settings
-from logs import checkpoint, results
+from logs import checkpoint, needed, results
 
 THREE = ['--FIRST_INCREMENT_CLASSES=3', '--CLASSES_PER_INCREMENT=2,3']
 
@@ -257,9 +257,10 @@ def test_a_finished_run_continues_with_new_class_folders(handful, tmp_path, monk
     assert re.findall(r'^\[class\] .* name=(.*)$', text, re.M) == learnt
     assert imagenet_main.main(arguments(data, tmp_path, *FOLDERS)) == rows  # nothing is left to do
     assert '| %.4f |' % rows[1]['top1'] in capsys.readouterr().out.split('this run is finished')[1]
-    needed = sum(kept, [path for of_class in state['classes'] for path in of_class['held'] + of_class['test']])
+    listed = needed.needed('%s/model/digits' % tmp_path)
+    assert sorted(listed) == sorted(sum(kept, [path for one in state['classes'] for path in one['held'] + one['test']]))
     for path in ['train/%s/%s' % (name, image) for name in learnt for image in os.listdir('%s/train/%s' % (data, name))]:
-        if path not in needed:
+        if path not in listed:
             os.remove(os.path.join(data, path))
     common.class_folders(handful, tmp_path, {'a': 4, 'cc': 5, 'f': 6})  # among the old ones in sorted order
     with pytest.raises(Fault, match='SEED=2: .*increment-1 has 1; another MODEL_DIR begins a new run'):

@@ -159,15 +159,16 @@ def test_random_exemplars(monkeypatch):
 
 
 @pytest.mark.slow
-def test_several_runs_are_stopped_and_resumed(runs, handful, tmp_path, monkeypatch):
-    """In the second of two: only that is continued."""
+def test_several_runs_are_stopped_and_resumed(runs, handful, tmp_path, monkeypatch, capsys):
+    """In the second of two, which the message names: only that is continued."""
     command = arguments(handful, tmp_path, *SMALL, '--METHOD=distill,joint')
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match='^run 2 of 2, METHOD=joint: $'):
         patch.setattr(Run, 'requests', lambda self, now, step: [self.s.METHOD == 'joint' and now.increment == 1, False])
         imagenet_main.main(command)
     trained = recorded(monkeypatch, imagenet_main, 'train_classifier')
     assert imagenet_main.main(command) == [runs['distill'].rows, runs['joint'].rows]
     assert [(call['s'].METHOD, call['now'].increment) for call in trained] == [('joint', 1)]
+    assert '\nrun 1 of 2, METHOD=distill: is finished\n\nrun 2 of 2, METHOD=joint: hours left' in capsys.readouterr().out
 
 
 def test_several_runs_that_do_not_begin(handful, tmp_path, monkeypatch):
