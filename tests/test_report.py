@@ -134,7 +134,7 @@ def test_committed_logs(capsys, tmp_path):
     assert report.main(['--out=%s' % tmp_path] + DIGITS[:1]) == 0
     shown = capsys.readouterr().out
     assert cells(shown, 'accuracy, %') == ['%.2f' % (100 * one) for one in accuracies[0]]
-    assert cells(shown, 'beta') == betas[0] and cells(shown, 'samples')[:2] == ['277', '369']
+    assert cells(shown, 'beta') == betas[0] and cells(shown, 'samples')[:2] == ['257', '329']
     found, useless = read.runs(DIGITS, pytest.fail)
     assert not useless
     row = cells(tables.comparison([(run['settings'], run['rows']) for run in found], 'top1'), 'bic')
