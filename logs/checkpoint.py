@@ -217,7 +217,7 @@ def _name(state):
 
 def _wrong(state):
     """What is wrong with a state that has the right format, str; or None."""
-    kinds = ['%s of state.json has another form' % key for key in _STATE if not _is(state.get(key), _STATE[key])]
+    kinds = ['%s of state.json has another form' % key for key in _STATE if key not in state or not _is(state[key], _STATE[key])]
     if kinds:
         return kinds[0]
     done = len(state['results'])

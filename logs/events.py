@@ -1,11 +1,15 @@
 """Events for TensorBoard, `tensorboard --logdir logs`: the log's lines as curves, and pictures."""
+import contextlib
 import io
 import numbers
+import os
+import platform
+import time
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from data import batches, images, png_folder
+from data import Fault, batches, images, png_folder, reason
 
 try:
     from logs import draw
@@ -13,6 +17,7 @@ except ImportError:  # matplotlib is optional
     draw = None
 
 _GRID = 8  # rows and columns of a page of images, at most
+_NO_CURVES = ('increment', 'epoch', 'step', 'hours_left')  # keys of log lines
 
 
 class Events:
@@ -26,9 +31,11 @@ class Events:
 
     def __init__(self, folder, steps_before, seen, increment, step):
         self.folder, self._steps_before, self._seen = folder, steps_before, seen
-        with tf.Graph().as_default():  # the writer wants one
-            self._writer = tf.summary.FileWriter(folder)
-        self._writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START), steps_before[increment] + step + 1)
+        # tf.summary.FileWriter writes in a thread: Ctrl-C at the wrong moment makes its close() wait for ever.
+        name = 'events.out.tfevents.%010d.%s' % (time.time(), platform.node())
+        self._file = tf.io.TFRecordWriter(os.path.join(folder, name))
+        self._write(file_version='brain.Event:2')
+        self._write(step=steps_before[increment] + step + 1, session_log=tf.SessionLog(status=tf.SessionLog.START))
 
     def line(self, tag, values):
         """The curves of a log line: losses, rate and speed over steps; the correction and the results over classes seen."""
@@ -36,9 +43,9 @@ class Events:
             return
         k = values['increment']
         step = self._steps_before[k] + values['step'] if tag == 'train' else self._seen[k]
-        self._add(step, [tf.Summary.Value(tag='%s/%s' % (tag, key), simple_value=value) for key, value in values.items()
-                         if isinstance(value, numbers.Real) and np.isfinite(value)
-                         and key not in ('increment', 'epoch', 'step', 'hours_left')])
+        self._write(step=step, summary=tf.Summary(value=[
+            tf.Summary.Value(tag='%s/%s' % (tag, key), simple_value=value) for key, value in values.items()
+            if isinstance(value, numbers.Real) and np.isfinite(value) and key not in _NO_CURVES]))
 
     def pictures(self, s, data, now, scores, exemplars):
         """Images of the newest classes as training sees them, their exemplars, and the confusion matrices.
@@ -60,15 +67,20 @@ class Events:
                 draw.confusion_by_class(scores.labels, [scores.off.predicted, scores.on.predicted], data.names[:now.num_seen],
                                         self._seen[:now.increment], now.num_seen).savefig(content, format='png')
             encoded['confusion'] = content.getvalue()
-        self._add(now.num_seen, [tf.Summary.Value(tag=name, image=tf.Summary.Image(encoded_image_string=content))
-                                 for name, content in encoded.items()])
+        self._write(step=now.num_seen, summary=tf.Summary(value=[
+            tf.Summary.Value(tag=name, image=tf.Summary.Image(encoded_image_string=png)) for name, png in encoded.items()]))
 
     def close(self):
-        self._writer.close()
+        with contextlib.suppress(tf.errors.OpError):  # of a full disk, which was told already
+            self._file.close()
 
-    def _add(self, step, values):
-        self._writer.add_summary(tf.Summary(value=values), step)
-        self._writer.flush()
+    def _write(self, **event):
+        try:
+            self._file.write(tf.Event(wall_time=time.time(), **event).SerializeToString())
+            self._file.flush()
+        except tf.errors.OpError as error:
+            raise Fault('%s: cannot be written (%s); the same command resumes from the last checkpoint'
+                        % (self.folder, reason(error)))
 
 
 def _page(s, data, rows, load, draws):

@@ -220,7 +220,7 @@ def test_names_and_many_classes():
     assert [label.get_text() for label in shown.get_xticklabels()] == ['ant', 'bee', 'a very long..']
     image = draw.confusion_by_class(np.array([998, 999]), np.array([[0, 1], [998, 2]]), [], [], 1000).axes[1].images[0]
     assert image.get_array().shape == (500, 500) and image.get_array()[499, [499, 1]].tolist() == [50, 50]
-    assert image.get_extent() == [-0.5, 999.5, 999.5, -0.5]
+    assert list(image.get_extent()) == [-0.5, 999.5, 999.5, -0.5]
 
 
 def test_several_kinds(tmp_path, capsys):
