@@ -1,6 +1,7 @@
 """The log: one event, one line, `[tag] key=value ...`, to standard output and to the run's log file."""
 import contextlib
 import errno
+import math
 import os
 import platform
 import subprocess
@@ -19,7 +20,7 @@ from data import Fault, devices, settings
 from logs import events, tables
 
 _FEW = 30        # validation images
-_SETTLED = 5     # time constants, after which less than a hundredth of a moving average's initial value is left
+_SETTLED = 3     # time constants, after which a twentieth of a moving average's initial value is left
 
 
 class Log:
@@ -178,9 +179,10 @@ def _notes(run):
                      'MEMORY_SIZE or VAL_FRACTION gives more' % (min(few), max(few), _FEW))
     steps = min(settings.num_steps(s, now) for now in to_do)
     if steps * (1 - s.BATCH_NORM_DECAY) < _SETTLED:
-        notes.append('BATCH_NORM_DECAY=%g: moving averages need about %d steps, and an increment has %d; unsettled ones make the '
-                     'test and the correction worse: %.2g would do'
-                     % (s.BATCH_NORM_DECAY, _SETTLED / (1 - s.BATCH_NORM_DECAY), steps, max(0.1, 1 - _SETTLED / steps)))
+        notes.append('BATCH_NORM_DECAY=%g: moving averages need about %.0f steps, and an increment has %d; unsettled ones make the '
+                     'test and the correction worse: %g would do'
+                     % (s.BATCH_NORM_DECAY, _SETTLED / (1 - s.BATCH_NORM_DECAY), steps,
+                        max(0.1, math.floor(100 * (1 - _SETTLED / steps)) / 100)))
     if run.data.skipped:
         notes.append('%d files in class folders are skipped: their names do not end like an image\'s: %s%s' % (
             len(run.data.skipped), ', '.join(run.data.skipped[:3]), ' ..' if len(run.data.skipped) > 3 else ''))

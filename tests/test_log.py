@@ -7,6 +7,7 @@ import os
 import numpy as np
 import pytest
 
+import imagenet_main
 from data import Fault
 from logs import log, tables
 
@@ -49,3 +50,16 @@ def test_a_log_that_cannot_be_written(path, name, reason, tmp_path, monkeypatch)
             patch.setattr('sys.stdout', io.TextIOWrapper(open('/dev/full', 'wb', 0), write_through=True))
         write.text('a line')
     assert str(fault.value) == '%s: cannot be written (%s); the same command resumes from the last checkpoint' % (name, reason)
+
+
+@pytest.mark.parametrize('more, notes', [
+    ({}, []), (dict(VAL_FRACTION='0.1'), ['the correction is fitted on 8 to 20 validation images; with fewer than 30 it may']),
+    (dict(VAL_FRACTION='0.1', METHOD='distill'), []),
+    (dict(BATCH_NORM_DECAY='0.99'), ['BATCH_NORM_DECAY=0.99: moving averages need about 300 steps, and an increment has 65; '])])
+def test_notes(more, notes, digits, tmp_path, capsys):
+    """The demonstration's first increment has 257 images in batches of 32, 8 epochs: 65 steps; 1 - 3 / 65 is 0.953."""
+    imagenet_main.main(['--DATA_DIR=%s' % digits, '--MODEL_DIR=%s' % tmp_path, '--PLAN_ONLY=True']
+                       + ['--%s=%s' % pair for pair in more.items()])
+    lines = [line[10:] for line in capsys.readouterr().out.split('\n') if line.startswith('[note]')]
+    assert [line[:len(note)] for line, note in zip(lines, notes)] == notes and len(lines) == len(notes)
+    assert not lines or 'BATCH_NORM' not in lines[0] or lines[0].endswith(': 0.95 would do')
