@@ -6,6 +6,7 @@ class Fault(Exception):
     """A fault of the user, the data or the machine: one line per fault, each with value, rule and remedy.
 
     The program ends with this message alone. Any other exception is a fault of the program and keeps its traceback.
+    Whatever reads, writes or checks something for the user may raise it.
     """
 
 

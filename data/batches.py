@@ -1,10 +1,10 @@
 """Batches: listed images to float tensors, the published augmentation, and the random numbers that drive it.
 
 All randomness is drawn in NumPy as a function of (seed, increment, epoch) and travels beside each image's number, so that
-order and augmentation depend on neither TensorFlow's version, nor the threads, nor where a run was resumed.
+order and augmentation do not depend on TensorFlow's version, on threads, or on where a run was resumed.
 
-Of a JPEG only the rectangle that the crop needs is decoded (with PADDING all of it), and only the crop is resized. Apart from
-rounding, the pixels are those of the whole image resized and cropped, for a little more than half the work.
+Of a JPEG, only the rectangle that the crop needs is decoded (with PADDING the whole image), and only the crop is resized. Apart
+from rounding, this gives the pixels of the whole image resized and cropped, for a little more than half the work.
 """
 import types
 
@@ -17,18 +17,14 @@ CHANNEL_MEANS = (123.68, 116.78, 103.94)  # red, green, blue; of ImageNet, subtr
 
 
 def host_session():
-    """A session that leaves GPUs alone: the first session of a process decides how all of them take a GPU's memory."""
+    """A session that uses no GPU: the first session of a process fixes how all of them take GPU memory."""
     return tf.Session(config=tf.ConfigProto(device_count={'GPU': 0}))
 
 
 def epochs(count, increment, s, first=0):
-    """Generates the epochs of one increment.
+    """Generates the random numbers of one increment, epoch by epoch.
 
-    Args:
-        count: int, images.
-        increment: int.
-        s: settings; EPOCHS, SEED, RESIZE_SIDE_MIN and RESIZE_SIDE_MAX are used.
-        first: int, images of all epochs that were used before the run was resumed; they are skipped.
+    Args: count: int, number of images. first: int, images over all epochs that were used before a resume; they are skipped.
 
     Yields:
         (order, draws): order is int64 [count], the images' numbers; draws is float64 [count, 4], the shorter side in pixels and
@@ -44,17 +40,14 @@ def epochs(count, increment, s, first=0):
 
 
 def inputs(now, s, first_step, devices):
-    """The inputs of an increment's graph.
-
-    Args:
-        now: exemplar.Increment. s: settings. first_step: int, training begins with it. devices: devices.Devices.
+    """Builds the inputs of an increment's graph. first_step: int, the step that training begins with.
 
     Returns:
         namespace:
             paths, labels: placeholders, the images to train on or to evaluate.
-            train_batches, evaluation_batches: iterators, to be initialised with these.
+            train_batches, evaluation_batches: iterators, initialised with what `feed` returns.
             train_batch, evaluation_batch: images float32 [batch, IMAGE_SIZE, IMAGE_SIZE, 3] and labels int32 [batch].
-            waited: scalar, seconds that a training step waited for its batch.
+            waited: float64 scalar, seconds that a training step waited for its batch; NaN with DETERMINISTIC.
     """
     made = types.SimpleNamespace()
     with tf.device('/cpu:0'):
@@ -76,19 +69,16 @@ def inputs(now, s, first_step, devices):
 
 
 def feed(model, data, numbers):
-    """What to feed an iterator's initialiser. model: from `inputs`. data: dataset.Dataset. numbers: int array, its images."""
+    """Feeds for an iterator's initialiser, dict. model: from `inputs`. data: dataset.Dataset. numbers: int array, its images."""
     return {model.paths: data.paths[numbers], model.labels: data.labels[numbers]}
 
 
 def training_batches(paths, labels, now, s, first=0, devices=ONE):
-    """This process's part of each batch. Batches run across the borders of `epochs`; the last one may be smaller.
+    """This process's part of each training batch. Batches run across epochs; the last one may be smaller.
 
-    Args:
-        paths: string tensor [images]. labels: int32 tensor [images]. now: exemplar.Increment. s: settings.
-        first: int, images of all epochs that were used before. devices: devices.Devices.
+    Args: paths: string tensor [images]. labels: int32 tensor [images]. first: int, images over all epochs that were used before.
 
-    Returns:
-        tf.data.Dataset of (images float32 [batch, IMAGE_SIZE, IMAGE_SIZE, 3], labels int32 [batch]).
+    Returns: tf.data.Dataset of (images float32 [batch, IMAGE_SIZE, IMAGE_SIZE, 3], labels int32 [batch]).
     """
     def load(number, draw):
         return augmented(lambda window: of_file(paths[number], window), draw, s), labels[number]
@@ -106,20 +96,17 @@ def training_batches(paths, labels, now, s, first=0, devices=ONE):
 
 
 def evaluation_batches(paths, labels, s, devices=ONE):
-    """The images in the given order, all in this process, not augmented. paths, labels: tensors; the result is as above."""
+    """Batches of all images in the given order, in this process, not augmented. Arguments and result as in `training_batches`."""
     dataset = tf.data.Dataset.from_tensor_slices((paths, labels))
     return _batched(dataset, lambda path, label: (centred(lambda window: of_file(path, window), s), label), s, devices)
 
 
 def augmented(image, draw, s):
-    """Shorter side resized to draw[0], zero padding, crop at draw[1:3], mirrored where draw[3] < 0.5, normalised.
+    """Resizes the shorter side to draw[0], pads with zeros, crops at draw[1:3], mirrors where draw[3] < 0.5, and normalises.
 
-    Args:
-        image: function like `of_file`, of a window alone. draw: float64 tensor [4].
-        s: settings; IMAGE_SIZE, PADDING, RANDOM_FLIP and STANDARDIZE are used.
+    Args: image: function from a window to the results of `of_file`. draw: float64 tensor [4], from `epochs`.
 
-    Returns:
-        float32 tensor [IMAGE_SIZE, IMAGE_SIZE, 3].
+    Returns: float32 tensor [IMAGE_SIZE, IMAGE_SIZE, 3].
     """
     side, mirrored = tf.cast(draw[0], tf.int32), tf.logical_and(s.RANDOM_FLIP, draw[3] < 0.5)
 
@@ -136,21 +123,19 @@ def augmented(image, draw, s):
 
 
 def centred(image, s):
-    """Shorter side resized to RESIZE_SIDE_MIN, central crop, normalised: what evaluation and herding see."""
+    """For evaluation and herding: shorter side resized to RESIZE_SIDE_MIN, central crop, normalised. image: as in `augmented`."""
     return _normalised(_crop(image, s.RESIZE_SIDE_MIN, lambda room: room // 2, tf.constant(False), s), s)
 
 
 def of_contents(contents, window):
-    """A rectangle of an image.
+    """Decodes a rectangle of an image.
 
     Args:
         contents: string tensor, the bytes of an image file.
-        window: function from the image's height and width, an int32 tensor [2], to
-            the rectangle's first row, first column, height and width, an int32 tensor [4]; and
-            anything else that depends on the shape.
+        window: function from the image's height and width, an int32 tensor [2], to the rectangle's first row, first column,
+            height and width, an int32 tensor [4]; and to anything else that depends on the shape.
 
-    Returns:
-        pixels: uint8 tensor [rows, columns, 3]. And the second result of window.
+    Returns: uint8 tensor [rows, columns, 3], and the second result of window.
     """
     is_jpeg = tf.image.is_jpeg(contents)
     # The header of a JPEG has the image's shape; of other formats the whole image is decoded.
@@ -162,7 +147,7 @@ def of_contents(contents, window):
 
 
 def of_file(path, window):
-    """The same of an image file. path: string tensor."""
+    """`of_contents` of the file at path, a string tensor."""
     return of_contents(tf.read_file(path), window)
 
 
@@ -177,15 +162,12 @@ def _decoded(contents):
 
 
 def _crop(image, side, corner, mirrored, s):
-    """The crop of the resized image, from no more of the image than it shows.
+    """Crops the resized image, and decodes only the part that the crop shows. mirrored: bool tensor.
 
-    Resizing is version 1's `resize_images`: bilinear, no half-pixel shift, no antialiasing; the longer side is floored. So row i
-    of the crop is the image's row (corner + i) * scale, where row h - 1 stands for all that lies beyond it.
-
-    Args:
-        corner: function from the room, resized shape minus IMAGE_SIZE, to the crop's first row and column; int32 tensors [2].
-        mirrored: bool tensor.
+    corner: function from the resized shape minus IMAGE_SIZE to the crop's first row and column; int32 tensors [2].
     """
+    # Resizing is version 1's `resize_images`: bilinear, no half-pixel shift, no antialiasing; the longer side is floored. So
+    # row i of the crop is the image's row (corner + i) * scale, and beyond row h - 1 it is row h - 1.
     def window(shape):
         new = shape * side // tf.reduce_min(shape)
         scale = tf.cast(shape, tf.float64) / tf.cast(new, tf.float64)
@@ -212,7 +194,7 @@ def _doubled(pixels, axis):
 
 
 def _normalised(image, s):
-    """By itself (mean 0 and standard deviation 1 over its values), or the channel means subtracted."""
+    """Each image to mean 0 and standard deviation 1 over its values, or with the channel means subtracted."""
     if s.STANDARDIZE:
         return tf.image.per_image_standardization(tf.ensure_shape(image, [s.IMAGE_SIZE, s.IMAGE_SIZE, 3]))
     rows = tf.reshape(image, [s.IMAGE_SIZE, 3 * s.IMAGE_SIZE]) - tf.constant(CHANNEL_MEANS * s.IMAGE_SIZE)  # long rows are fast
@@ -220,7 +202,7 @@ def _normalised(image, s):
 
 
 def denormalised(image, s):
-    """A normalised image to look at, float32, about 0..255: its own mean and deviation are lost where STANDARDIZE is on."""
+    """A normalised image for display, float32, about 0..255. With STANDARDIZE its own mean and deviation are lost."""
     return 64 * image + 128 if s.STANDARDIZE else image + tf.constant(CHANNEL_MEANS)
 
 

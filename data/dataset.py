@@ -8,7 +8,7 @@ import exemplar
 import resnet_model
 from data import Fault, devices, images, settings, sources
 
-# What a run knows of its data before it begins; afterwards the same keys of its checkpoint.
+# What a new run knows about its data. A resumed run has the same keys from its checkpoint.
 NEW = dict(sizes=[], classes=[], exemplars=[])
 
 
@@ -21,7 +21,7 @@ class Dataset:
         labels: int array [images].
         train, held, test: lists of int arrays, by label, that index these: all images that may be trained on, the held-out
             validation images, the test images.
-        skipped: list of str, paths in class folders that are no images by their names.
+        skipped: list of str, paths in class folders that do not have the name of an image.
     """
 
     def __init__(self, folder, names, paths, labels, skipped=()):
@@ -31,31 +31,23 @@ class Dataset:
         self._number_of = None
 
     def images(self, now, old):
-        """The images of one increment.
+        """Returns train, val and test of an increment, int arrays. val is the validation split of stage 2.
 
-        Args:
-            now: exemplar.Increment. old: list of num_old int arrays, the images of old classes that are trained on.
-
-        Returns:
-            train, val, test: int arrays. val is the validation split of stage 2.
+        Args: old: list of num_old int arrays, the images of old classes to train on.
         """
         return (np.concatenate(old + self.train[now.num_old:now.num_seen]),
                 np.concatenate([held[:now.validation] for held in self.held[:now.num_seen]]),
                 np.concatenate(self.test[:now.num_seen]))
 
     def relative(self, numbers):
-        """Paths of images relative to DATA_DIR, list of str; when the run is resumed, the folder may be elsewhere."""
+        """Paths of images relative to DATA_DIR, list of str: the folder may have moved when the run is resumed."""
         return [os.fsdecode(path[len(self._folder):] if path.startswith(self._folder) else os.path.relpath(path, self._folder))
                 for path in self.paths[numbers]]
 
     def find(self, paths, label):
-        """The images of a class by their relative paths.
+        """Finds the images of a class by their relative paths, list of str.
 
-        Args:
-            paths: list of str. label: int.
-
-        Returns:
-            numbers: int array, those that are there and have this label. gone: list of str, the other paths.
+        Returns: numbers: int array, the images found that have this label. gone: list of str, the other paths.
         """
         if self._number_of is None:
             self._number_of = dict(zip(self.relative(np.arange(len(self.paths))), range(len(self.paths))))
@@ -65,13 +57,13 @@ class Dataset:
                 [path for path, is_there in zip(paths, there) if not is_there])
 
     def digest(self, numbers):
-        """SHA-256 of images' labels and relative paths, in their order; str."""
+        """SHA-256 of the images' labels and relative paths, in their order; str."""
         lines = ['%d %s' % line for line in zip(self.labels[numbers], self.relative(numbers))]
         return hashlib.sha256(os.fsencode('\0'.join(lines))).hexdigest()
 
     def classes(self, known=NEW):
-        """What a checkpoint keeps of the classes: per label a dict of name, train (a digest), held and test (relative paths)."""
-        digests = [of_class['train'] for of_class in known['classes'][:len(known['exemplars'])]]  # of learnt classes: as it was
+        """What a checkpoint stores of the classes: per label a dict of name, train (digest), held and test (relative paths)."""
+        digests = [of_class['train'] for of_class in known['classes'][:len(known['exemplars'])]]  # learnt classes keep theirs
         digests += [self.digest(numbers) for numbers in self.train[len(digests):]]
         return [dict(name=name, train=train, held=self.relative(held), test=self.relative(test))
                 for name, train, held, test in zip(self.names, digests, self.held, self.test)]
@@ -80,23 +72,20 @@ class Dataset:
 def read(s, faults, prepared, known=NEW):
     """Reads the lists, draws class order and hold-out, and plans the increments.
 
-    On resume, class order, hold-out and test images come from the checkpoint. Class folders that were not there yet arrive
-    together, in one more increment. Of a learnt class only the exemplars, held-out and test images are needed: its other
-    images may be gone, and images that were added are not used. METHOD=joint and joint_last need all of its images.
+    On resume, class order, hold-out and test images come from the checkpoint. New class folders arrive together in one more
+    increment. A learnt class needs only its exemplars, held-out and test images: its other images may be missing, and added
+    ones are not used. METHOD=joint and joint_last need all of its images.
 
     Args:
-        s: settings. faults: dict from setting to what is wrong with it, from `settings.read`.
-        prepared: dict from a folder to the module that writes it where it is missing.
-        known: dict with the keys of NEW: sizes, classes of each increment planned; classes, as `Dataset.classes` returns
-            them; exemplars, of the classes learnt, lists of relative paths in order of choice.
+        faults: dict from setting to what is wrong with it, from `settings.read`.
+        prepared: dict from a folder to the module that writes it if it is missing.
+        known: dict with the keys of NEW: sizes, number of classes of each planned increment; classes, from `Dataset.classes`;
+            exemplars, for each learnt class a list of relative paths in order of choice.
 
     Returns:
-        data: Dataset. exemplars: list of int arrays, by label, of the classes learnt.
-        plan: list of exemplar.Increment. Of those that are done only the classes count.
-        missing: list of str, one line each: why this plan cannot be carried out.
-
-    Raises:
-        Fault: there is no plan: everything that is wrong with settings and lists, one line each.
+        data: Dataset. exemplars: list of int arrays, by label, of the learnt classes.
+        plan: list of exemplar.Increment. In those that are done, only the numbers of classes are valid.
+        missing: list of str, why this plan cannot be carried out. If there is no plan at all, a Fault is raised instead.
     """
     wrong, missing = list(faults.values()), _unwritable(s, faults)
     folder = os.path.normpath(str(s.DATA_DIR))
@@ -126,7 +115,7 @@ def read(s, faults, prepared, known=NEW):
 
 
 def _unwritable(s, faults):
-    """Folders of the run that cannot be written to, one line each."""
+    """Folders of the run that cannot be written to, list of str."""
     lines = []
     for name, folder in (('LOG_DIR', s.LOG_DIR), ('MODEL_DIR', '%s/%s' % (s.MODEL_DIR, s.DATASET))):
         parent = os.path.abspath(str(folder))
@@ -138,15 +127,7 @@ def _unwritable(s, faults):
 
 
 def _order(s, names, known):
-    """The classes in the order in which they arrive: those known already, then the new ones as CLASS_ORDER says.
-
-    Args:
-        names: list of str, all classes. known: list of str, the classes of the run so far.
-
-    Returns:
-        order: int array [classes], positions in names. random: the generator, for the hold-out.
-        wrong: list of str, one line each.
-    """
+    """The class order (positions in names: known classes, then the new ones by CLASS_ORDER), its generator, and errors."""
     number_of, old, wrong = {name: number for number, name in enumerate(names)}, set(known), []
     sources.report(wrong, ['%s: class %s is not there any more, and this run began with it; put it back, or begin a new run in '
                            'another MODEL_DIR' % (s.DATA_DIR, name) for name in known if name not in number_of])
@@ -175,13 +156,9 @@ def _sizes(s, known, num_classes):
 
 
 def _divide(s, data, num_train, first_classes, random, known, missing):
-    """Sets train, held and test of every label; appends to `missing` what a resumed run needs and does not find.
+    """Sets train, held and test of every label; returns the exemplars of the learnt classes, list of int arrays.
 
-    Args:
-        num_train: int, images before the first test image. first_classes: int, classes of the first increment.
-
-    Returns:
-        list of int arrays: the exemplars of the classes learnt.
+    Adds to `missing` what a resumed run needs and does not find. num_train: int, images before the first test image.
     """
     num_known, num_learnt = len(known['classes']), len(known['exemplars'])
     data.train = exemplar.images_by_label(data.labels[:num_train], len(data.names))
@@ -212,7 +189,7 @@ def _divide(s, data, num_train, first_classes, random, known, missing):
 
 
 def _batch_faults(s, plan):
-    """Increments whose batches cannot be trained on, list of str."""
+    """Why the batches of some increments cannot be trained on, list of str."""
     total = devices.count(s)
     faults = ['BATCH_SIZE=%d: increment %d has only %d training images' % (s.BATCH_SIZE, now.increment, now.train)
               for now in plan if now.train < s.BATCH_SIZE]

@@ -24,19 +24,13 @@ _LINGER = 2  # seconds in which other workers fetch this one's part of the last 
 
 
 class Devices:
-    """The devices as a graph and its session see them.
+    """The devices that a graph and its session run on. s: settings; None means one device.
 
     Attributes:
         strategy: of TensorFlow, or None for one device.
         total, local, first: int, number of devices, number of those of this process, and the number of its first one.
         chief: bool. The chief evaluates, corrects, herds and writes; other workers only train.
         num_workers: int.
-
-    Args:
-        s: settings; None: one device.
-
-    Raises:
-        Fault: TF_CONFIG is malformed, REPLICAS are not there, an address cannot be taken.
     """
 
     def __init__(self, s=None):
@@ -66,7 +60,7 @@ class Devices:
         return tf.distribute.MirroredStrategy(['/%s:%d' % (kind, number) for number in range(self.total)])
 
     def _serve(self, s, addresses, index):
-        """Takes this worker's address."""
+        """Starts this worker's server at its address."""
         try:
             _SERVERS.append(tf.distribute.Server({'worker': addresses}, 'worker', index, config=self._config(s)))
         except tf.errors.OpError as error:
@@ -86,28 +80,24 @@ class Devices:
 
     @contextlib.contextmanager
     def graph(self):
-        """A graph of its own, whose variables every device has a copy of."""
+        """Context: a new graph. Every device has a copy of its variables."""
         with tf.Graph().as_default():
             with self.strategy.scope() if self.strategy else contextlib.nullcontext():
                 yield
 
     def session(self, s):
-        """A session for the graph, which is complete."""
+        """A session for the current graph, which must be complete."""
         tf.get_default_graph().finalize()
         return tf.Session(self._target, config=self._config(s))
 
     def waiting(self, doing):
-        """The context of what waits for other workers. doing: str, for messages."""
+        """Context for code that waits for other workers. doing: str, for messages."""
         return workers.watchdog(self._minutes, doing) if self.num_workers > 1 else contextlib.nullcontext()
 
     def agree(self, s, facts, doing):
-        """Compares facts with all other workers, and waits for them.
+        """Waits for all other workers, and raises a Fault if one has other facts.
 
-        Args:
-            s: settings. facts: dict from name to what JSON can hold. doing: str, for messages.
-
-        Raises:
-            Fault: another worker has other facts, or does not answer.
+        Args: facts: dict from name to a JSON value. doing: str, for messages.
         """
         with self.waiting(doing + ': comparing settings, code and data with the other workers'), self.graph():
             own = tf.placeholder(tf.float32, [None, 32])
@@ -121,7 +111,7 @@ class Devices:
             raise
 
     def run(self, step):
-        """Builds `step`, a function of a device's number in this process, for each; returns its result, per device."""
+        """Builds `step`, a function of a device's number in this process, on each device. Returns its results, per device."""
         if not self.strategy:
             return step(0)
         # TensorFlow 1.15 numbers replicas within a process, later versions across all of them.
@@ -129,16 +119,15 @@ class Devices:
         return run(lambda: step(tf.distribute.get_replica_context().replica_id_in_sync_group % self.local))
 
     def share(self, replica, batch, count):
-        """What one device trains on.
+        """One device's share of a batch, to train on.
 
         Args:
-            replica: its number in this process.
+            replica: the device's number in this process. count: int tensor, images of the whole batch.
             batch: (images, labels), this process's part of the batch; tensors [part, ..].
-            count: int tensor, images of the whole batch.
 
         Returns:
             images, labels: those of this device.
-            share: float32 tensor or 1.0: its share of the batch. Means over its images, times this, add up to the batch's mean.
+            share: float32 tensor or 1.0. The devices' means, each times its share, add up to the batch's mean.
         """
         if not self.strategy:
             return (*batch, 1.0)
@@ -146,14 +135,7 @@ class Devices:
         return images, labels, tf.cast(tf.size(labels), tf.float32) / tf.cast(count, tf.float32)
 
     def each(self, function, images):
-        """Shares images among this process's devices.
-
-        Args:
-            function: from a tensor [images, ..] to a tuple of tensors [images, ..]. images: tensor [images, ..].
-
-        Returns:
-            tuple of tensors [images, ..].
-        """
+        """Applies function, from a tensor [images, ..] to a tuple of tensors [images, ..], with images split over own devices."""
         if not self.strategy:
             return function(images)
 
@@ -176,17 +158,13 @@ class Devices:
         return self.strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None) if self.strategy else value
 
     def values_of(self, variables):
-        """Tensors with the variables' values; of moving averages, which differ per device, the mean. variables: dict."""
+        """Tensors with the values of variables, a dict. Moving averages differ per device: their mean is taken."""
         return {name: tf.identity(variable) if self.strategy else variable for name, variable in variables.items()}
 
     def read(self, session, model):
-        """Reads all variables of a model; the mean of moving averages becomes every device's.
+        """Reads all variables of a model, dict from name to array. Gives every device the mean of the moving averages.
 
-        Args:
-            model: namespace with values, variables and initializer, see imagenet_main.build.
-
-        Returns:
-            dict from name to array.
+        Args: model: namespace with values, variables and initializer, see imagenet_main.build.
         """
         with self.waiting('reading the network'):
             values = session.run(model.values)
@@ -195,21 +173,17 @@ class Devices:
         return values
 
     def leave(self):
-        """Before this process ends: other workers may still fetch its part of the last sum."""
+        """Call it before this process ends: other workers may still fetch its part of the last sum."""
         time.sleep(_LINGER if self.num_workers > 1 else 0)
 
     def part(self, batch_size):
-        """Images of a batch that are this process's, int."""
+        """How many images of a batch this process gets, int."""
         return batch_size * self.local // self.total
 
     def mine(self, positions, total_images, batch_size):
-        """Which positions in an increment's order of training are this process's.
+        """Which positions in an increment's order of training belong to this process, bool array.
 
-        Args:
-            positions: int array, from 0, over all epochs. total_images: int, number of positions. batch_size: int.
-
-        Returns:
-            bool array.
+        Args: positions: int array, from 0, over all epochs. total_images: int, number of positions in all epochs.
         """
         within = positions % batch_size
         count = np.minimum(batch_size, total_images - positions + within)  # images of the batch: the last one may be smaller
@@ -220,7 +194,7 @@ ONE = Devices()
 
 
 def count(s):
-    """Number of devices that share each batch, int. Raises: Fault: TF_CONFIG is malformed."""
+    """Number of devices that share each batch, int."""
     num_workers = len(workers.cluster()[0])
     return num_workers * max(1, num_gpus()) if num_workers > 1 else s.REPLICAS or max(1, num_gpus())
 
@@ -238,7 +212,7 @@ def optimizer(s, rate):
 
 
 def precision(s):
-    """What convolutions compute in: with MIXED_PRECISION float16 on GPUs, bfloat16 on CPUs made for it (TensorFlow 2)."""
+    """The number type of convolutions, str. MIXED_PRECISION: float16 on GPUs, bfloat16 on CPUs made for it (TensorFlow 2)."""
     if not s.MIXED_PRECISION:
         return 'float32'
     if num_gpus():
@@ -252,7 +226,7 @@ def precision(s):
 
 
 def described(s):
-    """What the [env] line says of the machine, dict."""
+    """What the [env] line says about the machine, dict."""
     return dict(device='gpu:%d' % num_gpus() if num_gpus() else 'cpu:%d' % multiprocessing.cpu_count(), precision=precision(s))
 
 
@@ -267,11 +241,7 @@ def session_config(s):
 
 
 def set_up(s):
-    """Prepares the process for training.
-
-    Raises:
-        Fault: DETERMINISTIC is not available.
-    """
+    """Prepares the process for training: determinism, mixed precision, memory."""
     if s.DETERMINISTIC:
         if not hasattr(tensorflow.config.experimental, 'enable_op_determinism'):
             raise Fault('DETERMINISTIC=True: needs TensorFlow 2.9 or later, and this is %s' % tf.__version__)
@@ -290,5 +260,5 @@ def set_up(s):
 
 
 def facts(s):
-    """What all workers must have in common from the start, for `agree`; dict."""
+    """What all workers must have in common from the start, dict, for `agree`."""
     return dict(settings.fixed(s), code=workers.code(), TensorFlow=tf.__version__, GPUs=num_gpus())

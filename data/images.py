@@ -1,4 +1,4 @@
-"""Broken image files: found before a run begins, and named where they, or a full memory, stop a run that has begun."""
+"""Finds broken image files before a run begins, and explains when they, or too little memory, stop a run later."""
 import contextlib
 import multiprocessing.pool
 import os
@@ -8,21 +8,14 @@ import tensorflow.compat.v1 as tf
 from data import Fault, batches, sources
 
 _TAIL = 1024  # bytes at a file's end in which its closing mark must be
-_THREADS = 16  # opening files is mostly waiting, above all on network file systems
+_THREADS = 16  # opening files is mostly waiting, especially on network file systems
 
 
 def broken(paths, decode_all=False):
-    """Finds images that cannot be decoded.
+    """Finds images that cannot be decoded: dict from path to the reason, str, in the order of paths, a list of bytes.
 
-    The first and last bytes of each file are looked at. Only a file where these are not those of a whole JPEG, PNG, GIF or BMP
-    is decoded, and decoding decides. With decode_all every file is decoded, which finds damage in the middle, too.
-
-    Args:
-        paths: list of bytes.
-        decode_all: bool.
-
-    Returns:
-        dict from path to the reason, str, in the order of paths.
+    A file is decoded only if its first and last bytes are not those of a complete JPEG, PNG, GIF or BMP. With decode_all every
+    file is decoded, which also finds damage in the middle.
     """
     with multiprocessing.pool.ThreadPool(_THREADS) as pool:
         reasons = dict(zip(paths, pool.imap(_suspicion, paths, 256)))
@@ -43,13 +36,9 @@ def broken(paths, decode_all=False):
 
 @contextlib.contextmanager
 def explained(paths):
-    """Turns errors of TensorFlow into faults with cause and remedy, around code that reads images and computes with them.
+    """Context for code that reads images: turns TensorFlow's errors into Faults with cause and remedy.
 
-    Args:
-        paths: object array [images] of bytes, the images that are read.
-
-    Raises:
-        Fault: the memory is too small, or some of the images cannot be decoded any more.
+    The causes it knows are too little memory and broken images. paths: object array [images] of bytes, the images that are read.
     """
     try:
         yield
@@ -72,7 +61,7 @@ def explained(paths):
 
 
 def _suspicion(path):
-    """Why a file does not look like a whole image, or None."""
+    """Why a file does not look like a complete image, or None."""
     reason = sources.irregular(path)
     if reason:
         return reason

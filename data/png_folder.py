@@ -1,4 +1,4 @@
-"""Writes images that came in another form as PNG files in class folders with list files, the layout that a run reads."""
+"""Writes images as PNG files in class folders with list files, a layout that a run reads."""
 import contextlib
 import os
 import tempfile
@@ -11,14 +11,9 @@ from data import Fault, batches
 def write(folder, images):
     """Writes train/<class>/<number>.png, val/<class>/<number>.png, train.txt and val.txt: all of them or none.
 
-    Several processes may write the same folder at once: the first to finish is kept.
+    The folder must not exist. If several processes write it at once, the first to finish is kept.
 
-    Args:
-        folder: str, made by this function.
-        images: iterable of (part 'train' or 'val', label int, class name str, pixels uint8 [height, width, 1 or 3]).
-
-    Raises:
-        Fault: the folder exists or cannot be written.
+    Args: images: iterable of (part 'train' or 'val', label int, class name str, pixels uint8 [height, width, 1 or 3]).
     """
     if os.path.lexists(folder):
         raise Fault('%s: exists already; delete it to have it written again' % folder)
@@ -39,7 +34,7 @@ def write(folder, images):
 
 @contextlib.contextmanager
 def encoder():
-    """Gives a function from uint8 [height, width, 1 or 3] to the bytes of a PNG file."""
+    """Context: a function from uint8 [height, width, 1 or 3] to the bytes of a PNG file."""
     with tf.Graph().as_default(), batches.host_session() as session:
         pixels = tf.placeholder(tf.uint8, [None, None, None])
         yield session.make_callable(tf.image.encode_png(pixels), [pixels])

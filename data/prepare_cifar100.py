@@ -26,14 +26,7 @@ RECORD = 2 + 3 * 32 * 32  # coarse label, fine label, red, green and blue plane
 
 
 def prepare(folder, source=None):
-    """Writes the images with `png_folder.write`.
-
-    Args:
-        folder: str, made by this function. source: str or None, see above.
-
-    Raises:
-        Fault: there is no source, a file in it is missing or altered, or the folder exists or cannot be written.
-    """
+    """Writes the images to a new folder with `png_folder.write`. source: str or None, see above."""
     png_folder.write(folder, _images(source, os.path.dirname(os.path.abspath(folder))))
 
 
@@ -85,7 +78,7 @@ def _read(path):
 
 
 def _read_archive(path):
-    """Members by base name. They are read in memory: nothing is unpacked, so no path in the archive can lead anywhere."""
+    """Members by base name. They are read in memory and never unpacked, so a path in the archive cannot do harm."""
     with tarfile.open(path) as archive:
         return {os.path.basename(member.name): archive.extractfile(member).read()
                 for member in archive if member.isfile() and os.path.basename(member.name) in SHA1}

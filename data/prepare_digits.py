@@ -12,14 +12,7 @@ TEST_SHARE = 5  # every fifth image of a class, in the collection's order, is a 
 
 
 def prepare(folder):
-    """Writes the digits with `png_folder.write`.
-
-    Args:
-        folder: str, made by this function.
-
-    Raises:
-        Fault: scikit-learn is missing, or the folder exists or cannot be written.
-    """
+    """Writes the digits to a new folder with `png_folder.write`. Needs scikit-learn."""
     png_folder.write(folder, _images())
 
 

@@ -39,14 +39,9 @@ _IN_TREE = re.compile(r'ILSVRC/(Data/CLS-LOC/(train/n\d{8}|val)/\w+\.JPEG|Annota
 
 
 def prepare(source, to, sets, say=print):
-    """Unpacks the archives, if there are any, and writes lists and links of each set.
+    """Unpacks archives, if there are any, checks the numbers of images, and writes lists and links of each set.
 
-    Args:
-        source, to: str, folders. sets: list of str, keys of SETS. say: function of a line of text, for progress.
-
-    Raises:
-        Fault: there is no such source, an archive is damaged, the numbers of images differ from the published ones, or a file
-            or folder cannot be read or written.
+    Args: source, to: str, folders. sets: list of str, keys of SETS. say: function of a line of text, for progress.
     """
     try:
         source = _unpacked(source, os.path.join(to, 'ImageNetFiles'), say)
@@ -72,13 +67,13 @@ def _images(folder):
 
 
 def _in_class_folders(folder):
-    """The wnid of each image: dict from its path below folder."""
+    """The wnid of each image, dict from its path below folder."""
     return {'%s/%s' % (wnid, name): wnid for wnid in os.listdir(folder) if _WNID.fullmatch(wnid)
             for name in _images(os.path.join(folder, wnid))}
 
 
 def _annotated(folder, annotations):
-    """The wnid of each image, the name of the first object in its annotation: dict from its path below folder."""
+    """The wnid of each image, dict from its path below folder. It is the name of the first object in the image's annotation."""
     wnid_of = {}
     for name in _images(folder):
         path = os.path.join(annotations, name[:-len('.JPEG')] + '.xml')
@@ -102,7 +97,7 @@ def _subset(name, wnids):
 
 
 def _lists(name, images):
-    """The lines of train.txt and val.txt, sorted by class and name. Verifies their numbers."""
+    """The lines of train.txt and val.txt, sorted by class and name. Checks the numbers of classes and images."""
     wnids = _subset(name, sorted(set(images['train'].values())))
     labels = {wnid: label for label, wnid in enumerate(wnids)}
     chosen = {part: sorted((labels[wnid], path) for path, wnid in images[part].items() if wnid in labels) for part in images}
@@ -115,7 +110,7 @@ def _lists(name, images):
 
 
 def _write(folder, folders, lines):
-    """Writes lists, then links. An interruption leaves no link, so half a list is never trained on."""
+    """Writes lists, then links. If it is interrupted there is no link, so a run never trains on half a list."""
     os.makedirs(folder, exist_ok=True)
     for part in folders:
         link = os.path.join(folder, part)
@@ -134,7 +129,7 @@ def _write(folder, folders, lines):
 
 
 def _unpacked(source, files, say):
-    """Unpacks the archives in source to files. Returns the folder to read: files, or source if there are none."""
+    """Unpacks the archives in source to files. Returns the folder to read: files, or source if there are no archives."""
     train, tree = [os.path.join(source, name) for name in ('ILSVRC2012_img_train.tar', 'ILSVRC2016_CLS-LOC.tar.gz')]
     if os.path.isfile(train):
         wnid_of = _devkit(os.path.join(source, 'ILSVRC2012_devkit_t12.tar.gz'), files, say)
@@ -150,7 +145,7 @@ def _unpacked(source, files, say):
 
 @contextlib.contextmanager
 def _opened(path, say):
-    """Opens an archive; its damage is reported as a Fault."""
+    """Context: an open archive. Damage in it is reported as a Fault."""
     reason = sources.irregular(path)
     if reason:
         raise Fault('%s: %s' % (path, reason))
@@ -165,7 +160,7 @@ def _opened(path, say):
 
 
 def _save(archive, place, folder, say):
-    """Writes the members for whose names `place` gives paths below folder. What is there in full is skipped."""
+    """Writes each member to the path below folder that `place` gives for its name, or skips it. Skips complete files, too."""
     for member in archive:
         name = place(os.path.normpath(member.name))
         if not name:
@@ -184,7 +179,7 @@ def _save(archive, place, folder, say):
 
 
 def _devkit(path, files, say):
-    """The wnid of each validation image, from the devkit's ground truth and its meta.mat: dict from its file name."""
+    """The wnid of each validation image, dict from its file name; from the devkit's ground truth and its meta.mat."""
     names = 'meta.mat', 'ILSVRC2012_validation_ground_truth.txt'
     with _opened(path, say) as archive:
         _save(archive, lambda name: os.path.basename(name) in names and os.path.basename(name), files, say)

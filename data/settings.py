@@ -1,4 +1,4 @@
-"""Settings: one table of what is legal; constants, recipe and command line read together; the schedule that follows from them.
+"""Settings: the table of legal values; reads them from constants, recipe and command line; the schedule that they give.
 
 Needs no TensorFlow.
 """
@@ -16,7 +16,7 @@ from data import Fault
 METHODS = ('finetune', 'distill', 'bic', 'joint', 'joint_last')
 DEPTHS = (18, 34, 50, 101, 152, 200, 8, 20, 32, 56)  # those of resnet_model.BLOCKS
 
-# What a setting affects: nothing that a run computes; its results; or its results, but not its first network.
+# What a setting affects: no results; all results; or all results except the first network.
 NOTHING, RESULTS, LATER = 'nothing', 'results', 'later results'
 
 Rule = collections.namedtuple('Rule', 'affects kind holds words')
@@ -24,7 +24,7 @@ Rule.__doc__ = """One setting: what it affects, its type, a function that says w
 
 
 def _whole(affects, low, high, none=''):
-    """A whole number from low to high; `none`: the meaning of 0, which is legal, too."""
+    """A whole number from low to high. `none`: the meaning of 0, if 0 is legal, too."""
     return Rule(affects, int, lambda v: low <= v <= high or v == 0 and none,
                 'a whole number from %d to %d%s' % (low, high, none and ', or 0: ' + none))
 
@@ -107,26 +107,24 @@ SETTINGS = {
 # Settings that may change when a run is resumed. What was learnt stays, and so does the class order.
 FREE = tuple(name for name, rule in SETTINGS.items() if rule.affects == NOTHING)
 
-_ONE_VALUE = ('DATASET', 'DETERMINISTIC')  # no lists of runs: the latter stays on in a process
+_ONE_VALUE = ('DATASET', 'DETERMINISTIC')  # one value for all runs: DETERMINISTIC cannot be switched off within a process
 
 
 def read(constants, recipes, arguments):
     """Reads the settings of every run that the command line asks for.
 
-    Several values of a setting, separated by commas, are several runs. Each has folders of its own in MODEL_DIR and LOG_DIR.
-    Runs that agree on all that the first increment depends on train it once: the later ones take it from the first.
+    Several values of a setting, separated by commas, give several runs. Each has its own folders in MODEL_DIR and LOG_DIR. Runs
+    that share all settings of the first increment train it once: the later ones take it from the first.
 
     Args:
         constants: dict of the UPPER_CASE names of imagenet_main.py; names that are not in SETTINGS are ignored.
         recipes: dict from dataset to its dict of settings.
-        arguments: list of '--NAME=value' or '--NAME=value,value'. Lists of values are for settings that affect results and
-            are no lists themselves, except DATASET and DETERMINISTIC.
+        arguments: list of '--NAME=value' or '--NAME=value,value'. Several values are for settings that affect results and are
+            not lists themselves, except DATASET and DETERMINISTIC.
 
     Returns:
-        list of (settings, faults), as `_read_one` returns them; the last list of values changes fastest.
-
-    Raises:
-        Fault: a setting of any of several runs is wrong; the dataset has no recipe, or an incomplete one.
+        list of (settings, faults); the last list of values changes fastest. settings: types.SimpleNamespace. faults: dict from
+        the setting (or argument) to what is wrong with it, one line; with several runs, a Fault is raised instead.
     """
     given = {}
     for argument in arguments:
@@ -162,22 +160,14 @@ def read(constants, recipes, arguments):
 
 
 def _is_list(name, text):
-    """Whether an override names several values of a setting that has one."""
+    """Whether an override gives several values for a setting that takes one."""
     rule = SETTINGS.get(name)
     return (rule and ',' in text and rule.affects != NOTHING and rule.kind is not tuple and name not in _ONE_VALUE
             and not os.path.exists(text))  # CLASS_ORDER may be a file with a comma in its name
 
 
 def _read_one(constants, recipes, arguments):
-    """Merges constants, recipe and overrides of one run, and checks every value.
-
-    Returns:
-        settings: types.SimpleNamespace, an attribute per setting.
-        faults: dict from the setting (or argument) to what is wrong with it, one line each.
-
-    Raises:
-        Fault: the dataset has no recipe, or an incomplete one.
-    """
+    """Merges constants, recipe and overrides of one run, and checks every value. Returns settings and faults as `read` does."""
     overrides, faults = _overrides(arguments)
     dataset = overrides.get('DATASET', constants.get('DATASET'))
     if dataset not in list(recipes):
@@ -215,10 +205,7 @@ def _read_one(constants, recipes, arguments):
 
 
 def _scale(values, recipe, overrides):
-    """Lets settings follow another one that is overridden while they are not: the ratio is the recipe's.
-
-    The sides to resize to follow IMAGE_SIZE, and the drops of the learning rate follow EPOCHS.
-    """
+    """Keeps the recipe's ratios: the resize sides follow an overridden IMAGE_SIZE, LR_DROP_EPOCHS an overridden EPOCHS."""
     if 'IMAGE_SIZE' in overrides and _legal(SETTINGS['IMAGE_SIZE'], recipe['IMAGE_SIZE']):
         for name in {'RESIZE_SIDE_MIN', 'RESIZE_SIDE_MAX'} - set(overrides):
             values[name] = round(values[name] * values['IMAGE_SIZE'] / recipe['IMAGE_SIZE'])
@@ -228,7 +215,7 @@ def _scale(values, recipe, overrides):
 
 
 def _overrides(arguments):
-    """The values of '--NAME=value' by name, and what is wrong with these arguments."""
+    """The values of '--NAME=value' by name, and what is wrong with these arguments, both dicts."""
     overrides, faults = {}, {}
     for argument in arguments:
         name, equals, text = argument[2:].partition('=')
@@ -243,12 +230,12 @@ def _overrides(arguments):
 
 
 def _printable(text):
-    """A text from the command line as messages show it: control characters do not reach the terminal."""
+    """A text from the command line for messages: control characters are escaped."""
     return text if text.isprintable() else repr(text)
 
 
 def _parsed(text, kind):
-    """The value that a command line's text stands for, or the text where it is not of that kind. Never evaluated."""
+    """The value of a command line's text, or the text itself if it is not of that kind. Never evaluated as code."""
     if kind is tuple:
         parts = [part.strip() for part in text.strip('()[] ').split(',') if part.strip()]
         return tuple(_parsed(part, int) for part in parts)
@@ -269,7 +256,7 @@ def _legal(rule, value):
 
 
 def increment_sizes(s, num_classes):
-    """New classes of each increment, list of int; they add up to num_classes unless `increment_faults` says otherwise."""
+    """New classes of each increment, list of int. They add up to num_classes unless `increment_faults` says otherwise."""
     first, later = s.FIRST_INCREMENT_CLASSES, s.CLASSES_PER_INCREMENT
     if len(later) > 1:
         return [first, *later] if first else list(later)
@@ -279,7 +266,7 @@ def increment_sizes(s, num_classes):
 
 
 def increment_faults(s, num_classes):
-    """Why the increments do not add up to num_classes, or the memory is too small for them; dict as `faults` above."""
+    """Why the increments do not add up to num_classes, or need more memory; dict like the faults of `read`."""
     sizes = increment_sizes(s, num_classes)
     if sum(sizes) != num_classes:
         size = s.CLASSES_PER_INCREMENT[0]
@@ -292,7 +279,7 @@ def increment_faults(s, num_classes):
 
 
 def memory_faults(s, sizes):
-    """Why the memory is too small for increments of these sizes; dict as `faults` above."""
+    """Why the memory is too small for increments of these sizes; dict like the faults of `read`."""
     olds = list(itertools.accumulate(sizes[:-1]))
     if all(exemplar.quota(s.MEMORY_SIZE, num_old, s.VAL_FRACTION)[0] >= 1 for num_old in olds):
         return {}
@@ -303,27 +290,27 @@ def memory_faults(s, sizes):
 
 
 def num_steps(s, now):
-    """Training steps of an exemplar.Increment. Batches run across epochs; the last one may be smaller."""
+    """Number of training steps of an increment. Batches run across epochs; the last one may be smaller."""
     return -(-s.EPOCHS * now.train // s.BATCH_SIZE)
 
 
 def lr_drops(s, num_images):
-    """The boundaries in steps, int(N / batch * epoch) for each of LR_DROP_EPOCHS [C]; list of int."""
+    """The steps after which the learning rate drops, list of int: int(N / batch * epoch) for each of LR_DROP_EPOCHS [C]."""
     return [int(num_images / s.BATCH_SIZE * epoch) for epoch in s.LR_DROP_EPOCHS]
 
 
 def learning_rate(s, num_images, step):
-    """The rate of 0-based `step`: divided by ten for every boundary that lies before the step [C]."""
+    """The learning rate at 0-based `step`: divided by ten for every step of `lr_drops` before it [C]."""
     return s.LEARNING_RATE * 0.1 ** sum(step > boundary for boundary in lr_drops(s, num_images))
 
 
 def fixed(s):
-    """The settings that affect results, as JSON returns them; dict."""
+    """The settings that affect results, dict, with lists in place of tuples, as in JSON."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(s).items() if name not in FREE}
 
 
 def illegal(stored):
-    """Which stored setting that affects results no run can have, str; or None. stored: dict, as `fixed` returns it."""
+    """Why no run can have these stored settings, str, or None. stored: dict, from `fixed`."""
     for name, rule in SETTINGS.items():
         if name in FREE:
             continue
@@ -336,29 +323,17 @@ def illegal(stored):
 
 
 def changes(s, stored, where, but=(), remedy='another MODEL_DIR begins a new run'):
-    """Settings that affect results and differ from those of a checkpoint.
+    """Settings that affect results and differ from those of a checkpoint; dict like the faults of `read`.
 
-    Args:
-        s: settings. stored: dict, those of the checkpoint. where: str, its folder.
-        but: kinds of effect, of RESULTS and LATER, whose settings may differ.
-        remedy: str.
-
-    Returns:
-        dict as `faults` above.
+    Args: stored: dict, the checkpoint's settings. where: str, its folder. but: effects, of RESULTS and LATER, whose settings
+        may differ. remedy: str, the advice in the message.
     """
     return {name: '%s=%s: %s has %s; %s' % (name, getattr(s, name), where, stored.get(name), remedy)
             for name, value in fixed(s).items() if SETTINGS[name].affects not in but and value != stored.get(name)}
 
 
 def help_text(path, s):
-    """All settings with their values and meanings, which are the comments beside them.
-
-    Args:
-        path: str, the program with the constants. s: settings.
-
-    Returns:
-        str, a paragraph per setting.
-    """
+    """All settings with values and meanings, str. path: the program with the constants; its comments are the meanings."""
     meanings, name = {}, None
     with open(path, encoding='utf-8') as file:
         for line in file:
@@ -373,5 +348,5 @@ def help_text(path, s):
 
 
 def shown(value):
-    """A setting's value as the command line and [config] lines have it."""
+    """A setting's value as the command line and the [config] lines write it."""
     return ','.join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

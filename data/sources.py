@@ -1,4 +1,4 @@
-"""The images of a run: list files or class folders, read to paths and classes, and everything that is wrong with them."""
+"""The images of a run: reads list files or class folders to paths and classes, and reports what is wrong with them."""
 import codecs
 import collections
 import os
@@ -19,18 +19,15 @@ _ESCAPED = re.compile(_CONTROL.pattern + '|[\ud800-\udfff]')  # the latter stand
 
 
 def read(s):
-    """Reads the list files of DATA_DIR or, where there are none, its class folders.
-
-    Args:
-        s: settings; DATA_DIR, NUM_CLASSES and TEST_FRACTION are used.
+    """Reads the list files of DATA_DIR or, if there are none, its class folders.
 
     Returns:
         train, test: Images; None where faults prevent it.
         names: list of str, the class folders in the order of the class numbers. With lists, the folder of each class's first
-            training image; the numbers themselves where two classes share a folder.
+            training image; the numbers themselves if two classes share a folder.
         wrong: list of str, what is wrong with lists or folders, one line each.
-        missing: list of str, listed folders and images that are not there, one line each.
-        skipped: list of str, paths in class folders without an image's ending, as `shown`. Hidden files are left out.
+        missing: list of str, listed folders and images that do not exist, one line each.
+        skipped: list of str, paths in class folders without an image's ending, as `shown`. Hidden files are not counted.
     """
     train, test, names, wrong, missing, skipped = None, None, [], [], [], []
     try:
@@ -54,15 +51,9 @@ def read(s):
 
 
 def read_names(path, names):
-    """Reads a class order: a UTF-8 file with the names of all classes, one a line.
+    """Reads a class order: a UTF-8 file with one class name per line. names: list of str, the classes that must be in it.
 
-    Args:
-        path: str.
-        names: list of str, the classes that there are.
-
-    Returns:
-        listed: list of str, the file's names in its order.
-        wrong: list of str, what is wrong with it, one line each.
+    Returns: listed: list of str, the file's names in its order. wrong: list of str, what is wrong with it, one line each.
     """
     reason, listed, wrong = irregular(path), [], []
     try:
@@ -82,14 +73,14 @@ def read_names(path, names):
 
 
 def report(faults, found):
-    """Adds what was found to the faults, both lists of str: the first few in full, and how many more there are."""
+    """Adds found to faults, both lists of str: the first few in full, then how many more there are."""
     faults += found[:_SHOWN]
     if len(found) > _SHOWN:
         faults.append('... and %d more like the one above' % (len(found) - _SHOWN))
 
 
 def shown(name):
-    """A name or path, str or bytes, as messages show it: control characters and bytes that are not UTF-8 are escaped."""
+    """A name or path, str or bytes, for messages: control characters and bytes that are not UTF-8 are escaped."""
     return _ESCAPED.sub(lambda match: match.group().encode('unicode_escape').decode(), os.fsdecode(name))
 
 
@@ -107,7 +98,7 @@ def irregular(path):
 
 
 def _read_lists(folder, num_classes, wrong, missing):
-    """train, test and names of train.txt and val.txt, in time linear in their lines; faults are added to wrong and missing."""
+    """train, test and names from train.txt and val.txt, in time linear in their lines. Adds faults to wrong and missing."""
     if not num_classes:
         wrong.append('%s: has list files; NUM_CLASSES=0 is for class folders without lists' % shown(folder))
         return None, None, []
@@ -148,7 +139,7 @@ def _read_list(path, num_classes, wrong, missing):
 
 
 def _check_listed(paths, listing, wrong, missing):
-    """Each image must be listed once and be in its folder. Each folder is read once; no image is opened or asked for."""
+    """Each image must be listed once and be in its folder. Reads each folder once, and opens no image."""
     in_folder, renamed = collections.defaultdict(set), collections.defaultdict(list)
     twice, no_folder, no_image = [], [], []
     for path in paths:
@@ -177,10 +168,9 @@ def _check_listed(paths, listing, wrong, missing):
 
 
 def _read_folders(folder, num_classes, test_fraction, wrong, skipped):
-    """train, test and names of train/<class>/* and val/<class>/* or, without train, of <class>/*; faults are added to wrong.
+    """train, test and names from train/<class>/* and val/<class>/* or, without train, from <class>/*. Adds faults to wrong.
 
-    Classes are numbered in the sorted order of their names. Without train, test_fraction of each class is tested on. It is drawn
-    at random but the same in every run, whatever other classes there are, and nearly so when images come or go.
+    Classes are numbered in the sorted order of their names. Without train, `_divide` takes test_fraction of each class.
     """
     parts = [os.path.join(folder, part) for part in ('train', 'val')]
     parts = parts if os.path.isdir(parts[0]) else [folder]
@@ -216,7 +206,7 @@ def _subfolders(folder):
 
 
 def _list_class(folder, faults, skipped):
-    """Images of one class folder, sorted list of bytes; what else is there, hidden files aside, is added to skipped."""
+    """Images of one class folder, sorted list of bytes. Adds other files to skipped, except hidden ones."""
     images, others, prefix = [], [], os.fsencode(os.path.join(folder, ''))
     for name in sorted(os.listdir(prefix)) if os.path.isdir(prefix) else ():
         if name.lower().endswith(ENDINGS) and not name.startswith(b'.'):
@@ -231,7 +221,7 @@ def _list_class(folder, faults, skipped):
 
 
 def _divide(paths, name, test_fraction):
-    """Training and test images of a class, by the checksums of their names, so that one image more leaves the others in place."""
+    """Training and test images of a class, by checksums of class and file name: nearly the same when images come or go."""
     order = sorted(paths, key=lambda path: (zlib.crc32(os.fsencode(name) + os.path.basename(path)), path))
     count = max(1, int(test_fraction * len(paths)))
     return sorted(order[count:]), sorted(order[:count])

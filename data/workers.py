@@ -1,4 +1,4 @@
-"""Several processes that train together: what TF_CONFIG names, what all must have in common, what ends a wait.
+"""Several processes that train together: reads TF_CONFIG, compares what all must have in common, limits waits.
 
 The collective operations themselves are TensorFlow's, see data/devices.py.
 """
@@ -21,11 +21,7 @@ _REMEDY = ('another worker may have ended or stands still, and its own output sa
 
 
 def cluster():
-    """The workers' addresses in TF_CONFIG, list of str, and the index of this one; [''] and 0 without TF_CONFIG.
-
-    Raises:
-        Fault: TF_CONFIG is malformed.
-    """
+    """The workers' addresses in TF_CONFIG, list of str, and the index of this one; [''] and 0 without TF_CONFIG."""
     text = os.environ.get('TF_CONFIG')
     if not text:
         return [''], 0
@@ -49,14 +45,7 @@ def cluster():
 
 
 def digests(facts):
-    """One SHA-256 per fact, as numbers that add up exactly in float32.
-
-    Args:
-        facts: dict from name to what JSON can hold.
-
-    Returns:
-        float32 array [facts, 32], in the order of the names.
-    """
+    """SHA-256 of each fact, float32 [facts, 32], sorted by name: sums are exact. facts: dict from name to a JSON value."""
     texts = [json.dumps(facts[name], sort_keys=True) for name in sorted(facts)]
     return np.array([list(hashlib.sha256(text.encode()).digest()) for text in texts], np.float32).reshape(-1, 32)
 
@@ -64,8 +53,7 @@ def digests(facts):
 def compare(facts, total, num_workers):
     """Raises a Fault that names each fact in which this worker differs from the others.
 
-    Args:
-        facts: dict, this worker's. total: float32 array [facts, 32], the sum of all workers' digests.
+    Args: facts: dict, this worker's. total: float32 array [facts, 32], the sum of all workers' digests.
     """
     differ = np.any(total != num_workers * digests(facts), axis=1)
     lines = ['%s=%s: another worker has something else; all must have the same command, code, data, TensorFlow and MODEL_DIR'
@@ -75,7 +63,7 @@ def compare(facts, total, num_workers):
 
 
 def code():
-    """A digest of the project's program files, str."""
+    """SHA-256 of the project's Python files, str."""
     root, digest = os.path.dirname(os.path.dirname(os.path.abspath(__file__))), hashlib.sha256()
     patterns = [os.path.join(glob.escape(root), part, '*.py') for part in ('', 'data', 'logs')]
     for path in sorted(path for pattern in patterns for path in glob.glob(pattern)):
@@ -86,15 +74,10 @@ def code():
 
 @contextlib.contextmanager
 def watchdog(minutes, doing):
-    """Guards a wait for other workers: after WORKER_MINUTES a timer ends the process.
+    """Context for code that waits for other workers: ends the process if the wait takes longer than `minutes`, a float.
 
-    TensorFlow's collective operations can wait for a dead worker for ever, and the main thread with them.
-
-    Args:
-        minutes: float. doing: str, for the message.
-
-    Raises:
-        Fault: a collective operation failed.
+    TensorFlow's collective operations can wait for a dead worker for ever, and block the main thread. If one fails, a Fault is
+    raised. doing: str, for the message.
     """
     def end():
         print('%s: not done after %g minutes (WORKER_MINUTES); %s' % (doing, minutes, _REMEDY), file=sys.stderr, flush=True)

@@ -34,20 +34,14 @@ _HEARTBEAT = 5  # seconds between two time stamps of a lock
 
 
 def write(folder, arrays, state, before=None):
-    """Writes a checkpoint. Each file is written whole or not at all, so older checkpoints stay good if the process is killed.
+    """Writes a checkpoint and returns its folder, str. If the process is killed, older checkpoints stay good.
 
-    Of the checkpoints within increments, this one and the one before it are kept.
+    Of the checkpoints within increments, this one and `before` are kept.
 
     Args:
-        folder: str, made if need be. arrays: dict from name to array.
+        arrays: dict from name to array.
         state: dict with keys results (one entry per increment done) and step (0 after an increment), and others.
         before: str or None, folder of the checkpoint that this run wrote last or was resumed from.
-
-    Returns:
-        str, the checkpoint's folder.
-
-    Raises:
-        Fault: a file cannot be written.
     """
     step, name = state['step'], _name(state)
     path, network = os.path.join(folder, name), io.BytesIO()
@@ -67,24 +61,20 @@ def write(folder, arrays, state, before=None):
     for other in _newest_first(folder) if step else ():
         if 'step' in other and other not in (name, os.path.basename(before or '')):
             with contextlib.suppress(OSError):
-                os.remove(os.path.join(folder, other, 'SHA256SUMS'))  # first: an incomplete checkpoint is not looked at
+                os.remove(os.path.join(folder, other, 'SHA256SUMS'))  # first: an incomplete checkpoint is ignored
             shutil.rmtree(os.path.join(folder, other), ignore_errors=True)
     return path
 
 
 def newest(folder, within=True):
-    """Reads the newest checkpoint that is not damaged.
-
-    Args:
-        folder: str. within: bool; False: not those within an increment.
+    """Reads the newest checkpoint that is not damaged; within=False: only those after an increment.
 
     Returns:
         arrays, state: as `read` returns them; None if there is no checkpoint.
         path: str, the checkpoint's folder, or None.
         damaged: list of str, newer checkpoints that are damaged, and how.
 
-    Raises:
-        Fault: there are checkpoints, and all are damaged; a file cannot be read, has another format, or was edited.
+    Raises: Fault: all checkpoints are damaged, or one has another format or was edited.
     """
     damaged = []
     for name in _newest_first(folder):
@@ -105,13 +95,9 @@ def newest(folder, within=True):
 
 
 def read(path):
-    """Reads one checkpoint.
+    """Reads a checkpoint: arrays, dict from name to array, and state, dict.
 
-    Returns:
-        arrays: dict from name to array. state: dict.
-
-    Raises:
-        ValueError: it is damaged. Fault: it has another format, or was edited. OSError.
+    Raises: ValueError: it is damaged. Fault: it has another format, or was edited. OSError.
     """
     contents = {}
     for name in ('SHA256SUMS', 'network.npz', 'state.json'):
@@ -144,15 +130,10 @@ def read(path):
 
 @contextlib.contextmanager
 def lock(folder, newest_path):
-    """Keeps other runs out of a folder; the system releases it when this process ends, however it ends.
+    """A context that keeps other runs out of a folder. The system releases the lock when this process ends, for any reason.
 
-    Its time stamp is renewed every few seconds, so that other workers see that this process is alive.
-
-    Args:
-        folder: str. newest_path: str or None, the checkpoint that `newest` returned.
-
-    Raises:
-        Fault: another run has the lock, or wrote a checkpoint since; the folder cannot be written.
+    The lock's time stamp is renewed every few seconds: it shows other workers that this process is alive.
+    Raises a Fault if another run has the lock, or has written a newer checkpoint than newest_path, str or None, from `newest`.
     """
     path = os.path.join(folder, 'lock')
     try:
@@ -258,7 +239,7 @@ def _format(path):
 
 
 def _newest_first(folder):
-    """The names of the checkpoints' folders, complete or not."""
+    """Names of the checkpoint folders, complete or not."""
     try:
         names = os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):  # the latter is reported with the settings
@@ -271,7 +252,7 @@ def _newest_first(folder):
 
 
 def _without_nan(value):
-    """The value with None for numbers that JSON does not have, and Python's own numbers for NumPy's."""
+    """The value with None for nan, which JSON does not have, and Python's numbers for NumPy's."""
     if isinstance(value, dict):
         return {key: _without_nan(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
@@ -281,7 +262,7 @@ def _without_nan(value):
 
 
 def _write(path, content):
-    """Under another name first, then renamed."""
+    """Writes a file under another name, then renames it."""
     with open(path + '.partial', 'wb') as file:
         file.write(content)
         file.flush()

@@ -43,8 +43,7 @@ def styled():
 def accuracy(runs):
     """Accuracy over classes seen: of one kind before and after the correction, of several kinds after it.
 
-    Returns:
-        matplotlib.figure.Figure, like all that follow. Raises: Fault: which line is missing.
+    Like all functions below, it raises a Fault if the log lines that it needs are missing.
     """
     metric = tables.headline(runs[0])
     figure, axes = _axes(2.1)
@@ -87,7 +86,7 @@ def bias(runs):
 
 
 def new_classes(runs):
-    """Share of the test images that are taken for one of the newest classes, and the share that are of them."""
+    """Share of the test images that are assigned to one of the newest classes, and the true share."""
     figure, axes = _axes(2.1)
     of_kind = _kinds(runs, lambda run: any(k for k, _ in run['confusion']), '[confusion] correction=on')
     right, number = {}, 0
@@ -156,12 +155,7 @@ def training(run):
 
 
 def _rates(lines, drops, last):
-    """Where the learning rate of an increment begins, drops and ends, list of int, and the rates from there on, list of float.
-
-    Args:
-        lines: list of dict, the increment's [train] lines. drops: list of float or None, as in its [plan] line.
-        last: int, its steps.
-    """
+    """Steps at which an increment's learning rate begins, drops and ends, and the rates from there on. last: int, its steps."""
     if not lines:
         return [], []
     if drops is None:  # of the authors' logs, only the lines with a rate are known
@@ -189,7 +183,7 @@ def matrix(run):
 
 
 def confusion(run):
-    """Confusion matrix at the last increment, before and after the correction: by class, or without predictions by increment.
+    """Confusion matrix at the last increment, before and after the correction; by increment if there are no predictions.
 
     Rows are true, columns predicted; each row is a share of its images, in percent.
     """
@@ -213,9 +207,8 @@ def confusion_by_class(labels, predicted, names, ends, size):
     """Confusion matrix by class, before and after the correction.
 
     Args:
-        labels: int array [images]. predicted: two int arrays [images], before and after the correction.
-        names: list of str, the classes by label, or empty. ends: list of int, classes after each earlier increment.
-        size: int, classes.
+        labels: int array [images]. predicted: two int arrays [images], before and after the correction. size: int, classes.
+        names: list of str, by label, or empty. ends: list of int, classes seen after each earlier increment.
     """
     cells = min(size, CELLS)
     counts = np.zeros([2, cells, cells], int)
@@ -257,7 +250,7 @@ def _kinds(runs, has, line):
 
 
 def _axes(height, rows=1, ratios=(1,)):
-    """A figure one column wide, and its axes: one, `rows` above each other, or as many beside each other as there are ratios."""
+    """A figure one column wide, and its axes: one, `rows` in a column, or as many in a row as there are ratios."""
     figure = Figure((WIDTH, height), layout='constrained')
     if rows > 1:
         return figure, figure.subplots(rows, sharex=True, gridspec_kw=dict(height_ratios=ratios if len(ratios) == rows else None))
@@ -265,11 +258,7 @@ def _axes(height, rows=1, ratios=(1,)):
 
 
 def _curve(axes, number, label, of_runs):
-    """Mean and standard deviation over runs.
-
-    Args:
-        number: int, which colour, marker and dashes; None: those of what others are compared with. of_runs: list of dict, x to y.
-    """
+    """Mean and standard deviation over runs, each a dict from x to y. number: int, the style; None: that of a reference curve."""
     if number is None:
         style = dict(color='0.45', marker='x', linestyle=(0, (2, 1)), zorder=1)
     else:
@@ -283,7 +272,7 @@ def _curve(axes, number, label, of_runs):
 
 
 def _image(axes, percent, width, size, norm=None):
-    """A matrix in percent, with its numbers where a cell of it, drawn so many inches wide, has room for them. size: int."""
+    """Draws a matrix in percent, `width` inches wide. Cells show their numbers if there is room. size: int, rows."""
     norm = norm or colors.Normalize(0, 100)
     image = axes.imshow(percent, cmap='Greys', norm=norm, interpolation='nearest', extent=(-0.5, size - 0.5, size - 0.5, -0.5))
     axes.grid(False)
@@ -303,13 +292,13 @@ def _note(axes, text):
 
 
 def _ticks(axes, xs):
-    """A tick at each x, as far as there is room."""
+    """Sets a tick at each x, or fewer if there is no room."""
     axes.set_xticks(xs[::-(-len(xs) // 12)])
     axes.minorticks_off()
 
 
 def _legend(axes):
-    """Above the axes, where no data are, in as many columns as fit; the figure grows by it."""
+    """Puts the legend above the axes, in as many columns as fit, and makes the figure higher."""
     handles, labels = axes.get_legend_handles_labels()
     labels = [textwrap.fill(label, 48) for label in labels]
     longest = max(len(line) for label in labels for line in label.split('\n'))

@@ -21,12 +21,11 @@ _NO_CURVES = ('increment', 'epoch', 'step', 'hours_left')  # keys of log lines
 
 
 class Events:
-    """Writes one event file. A resumed run writes another one to the same folder; TensorBoard shows them as one run.
+    """Writes an event file. A resumed run writes another one to the same folder; TensorBoard shows them as one run.
 
     Args:
-        folder: str.
-        steps_before, seen: lists of int, training steps before each increment, classes after it.
-        increment, step: int, where this process begins. TensorBoard drops what an earlier process did beyond it.
+        steps_before, seen: lists of int, training steps before each increment, classes seen after it.
+        increment, step: int, where this process begins. TensorBoard drops later points of earlier processes.
     """
 
     def __init__(self, folder, steps_before, seen, increment, step):
@@ -38,7 +37,7 @@ class Events:
         self._write(step=steps_before[increment] + step + 1, session_log=tf.SessionLog(status=tf.SessionLog.START))
 
     def line(self, tag, values):
-        """The curves of a log line: losses, rate and speed over steps; the correction and the results over classes seen."""
+        """Adds a log line to the curves: losses, rate and speed over steps; the correction and the results over classes seen."""
         if tag not in ('train', 'bias', 'result'):
             return
         k = values['increment']
@@ -48,11 +47,9 @@ class Events:
             if isinstance(value, numbers.Real) and np.isfinite(value) and key not in _NO_CURVES]))
 
     def pictures(self, s, data, now, scores, exemplars):
-        """Images of the newest classes as training sees them, their exemplars, and the confusion matrices.
+        """Writes images of the newest classes as training sees them, their exemplars, and the confusion matrices.
 
-        Args:
-            s: settings. data: dataset.Dataset. now: exemplar.Increment. scores: results.Scores of the test.
-            exemplars: list of int arrays, by label in order of choice.
+        Args: scores: results.Scores of the test. exemplars: list of int arrays, by label in order of choice.
         """
         draws = next(batches.epochs(_GRID ** 2, now.increment, s))[1]
         newest = [of_class[:_GRID] for of_class in data.train[now.num_old:now.num_seen][-_GRID:]]
@@ -71,7 +68,7 @@ class Events:
             tf.Summary.Value(tag=name, image=tf.Summary.Image(encoded_image_string=png)) for name, png in encoded.items()]))
 
     def close(self):
-        with contextlib.suppress(tf.errors.OpError):  # of a full disk, which was told already
+        with contextlib.suppress(tf.errors.OpError):  # of a full disk, already reported
             self._file.close()
 
     def _write(self, **event):
@@ -84,13 +81,7 @@ class Events:
 
 
 def _page(s, data, rows, load, draws):
-    """Images in rows, as uint8 array [height, width, 3].
-
-    Args:
-        rows: list of int arrays, the images of each row.
-        load: function from a function like `batches.of_file`, of a window alone, and a draw to the image's tensor.
-        draws: float64 array [images, 4], from `batches.epochs`.
-    """
+    """Images in rows, uint8 array [height, width, 3]. load(`batches.of_file` of an image, draw) makes the image's tensor."""
     page = np.full([len(rows), s.IMAGE_SIZE, _GRID, s.IMAGE_SIZE, 3], 255, np.uint8)
     with tf.Graph().as_default(), batches.host_session() as session, images.explained(data.paths[np.concatenate(rows)]):
         path, draw = tf.placeholder(tf.string, []), tf.placeholder(tf.float64, [4])

@@ -17,22 +17,17 @@ _SHOWN = 5      # classes that `predict` names
 
 
 def write(folder, s, now, names, weights, fit):
-    """Writes export/<k>/, a version that TensorFlow Serving takes from `export/`; an older one of that number is replaced.
+    """Writes the SavedModel export/<k>/, a version that TensorFlow Serving loads from `export/`; an older one is replaced.
 
-    Both signatures have the input image_bytes, string [batch], contents of JPEG, PNG, GIF or BMP files. The preprocessing of
-    evaluation is inside, in float32, and so is the correction.
-        serving_default: classes, string [batch, num_seen], UTF-8, and probabilities, float32 [batch, num_seen], both by falling
-            probability, of equal ones the lower label first.
-        features: features, float32 [batch, 512, 2048 or 64], what herding and the last layer see.
+    Both signatures have the input image_bytes, string [batch], contents of JPEG, PNG, GIF or BMP files. The model includes the
+    preprocessing of evaluation, in float32, and the correction.
+        serving_default: classes, string [batch, num_seen], UTF-8, and probabilities, float32 [batch, num_seen], the most probable
+            class first; among equal ones the lower label.
+        features: features, float32 [batch, 512, 2048 or 64], the input of herding and of the last layer.
 
     Args:
-        folder: str, MODEL_DIR/DATASET. s: settings. now: exemplar.Increment, the one that is done.
-        names: list of str, the classes by label.
-        weights: dict from a variable's name, as in `resnet_model.variables`, to float32 array.
-        fit: bic_layer.Fit, of this increment.
-
-    Raises:
-        Fault: it cannot be written.
+        folder: str, MODEL_DIR/DATASET. now: the increment that is done. names: list of str, the classes by label.
+        weights: dict from a variable's name, as in `resnet_model.variables`, to float32 array. fit: bic_layer.Fit.
     """
     path = os.path.join(folder, 'export', str(now.increment))
     partial, old = path + '.partial', path + '.old'  # no numbers: Serving passes them by
@@ -62,11 +57,7 @@ def write(folder, s, now, names, weights, fit):
 
 
 def _network(session, s, now, names, weights, fit):
-    """Builds a network for the seen classes with these weights; the correction is in its last layer, which is linear.
-
-    Returns:
-        image_bytes: string tensor [batch]. outputs: dict from name to tensor, see `write`.
-    """
+    """Builds a network for seen classes, with the correction in its last layer; returns image_bytes and outputs, see `write`."""
     tf.set_random_seed(s.SEED)  # DETERMINISTIC asks for one; what is drawn is never used
     kernel, bias = weights['dense/kernel'][:, :now.num_seen], weights['dense/bias'][None, :now.num_seen]
     kernel = bic_layer.corrected_logits(kernel, now.num_old, fit.beta, 0.0)
@@ -90,15 +81,13 @@ def _network(session, s, now, names, weights, fit):
 
 
 def predict(folder, path):
-    """Prints what the newest model says of images, on the CPU: for each image its path, and a line for each of the first classes.
+    """Prints each image's path and, one per line, its most probable classes by the newest model. Runs on the CPU.
 
-    The network is built from a checkpoint, which is only data: nothing that the folder brings is executed.
+    The network is built from a checkpoint, which is only data: nothing in the folder is executed.
 
-    Args:
-        folder: str, MODEL_DIR/DATASET. path: str, an image, or a folder: all files in it and below count, except hidden ones.
+    Args: folder: str, MODEL_DIR/DATASET. path: str, an image, or a folder: all files in it at any depth, except hidden ones.
 
-    Raises:
-        Fault: there is no model, no image, or images that cannot be decoded, after all others were shown.
+    Raises: Fault: there is no model or no image; or some images cannot be decoded, after all others were shown.
     """
     arrays, state, where, damaged = checkpoint.newest(folder, within=False)
     if not where:
@@ -138,7 +127,7 @@ def predict(folder, path):
 
 
 def _image_files(path):
-    """The image files, list of bytes, and what cannot be read, list of str."""
+    """The image files, list of bytes, and why others cannot be read, list of str."""
     if not os.path.isdir(path):
         irregular = sources.irregular(path)
         if irregular:

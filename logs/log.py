@@ -24,17 +24,11 @@ _SETTLED = 3     # time constants, after which a twentieth of a moving average's
 
 
 class Log:
-    """Writes lines to standard output and to a file, each flushed at once.
+    """Writes lines to standard output and to a file, and flushes each at once. Its attribute events: events.Events or None.
 
-    Args:
-        path: str, the log file, which is made or appended to; None for standard output alone.
-        silent: bool; True: nothing is written at all.
+    Args: path: str, the log file, made or appended to; None: only standard output. silent: bool, True: writes nothing at all.
 
-    Attributes:
-        events: events.Events that has the lines as curves, or None.
-
-    Raises:
-        OSError: the file cannot be made. Later, Fault: a line cannot be written.
+    Raises: OSError: the file cannot be made.
     """
 
     def __init__(self, path, silent=False):
@@ -47,14 +41,14 @@ class Log:
         self._bar = tqdm is not None and not silent and sys.stdout.isatty() and sys.stderr.isatty()
 
     def __call__(self, tag, **values):
-        """One line. Fractions, not percent, with fixed decimals; lists are joined by commas; no spaces in values."""
+        """Writes one line: fractions, not percent, with fixed decimals; lists joined by commas; no spaces in values."""
         pairs = ['%s=%s' % (key, tables.text(key, value)) for key, value in values.items()]
         self.text(' '.join(['%-9s' % ('[%s]' % tag)] + pairs + [time.strftime('time=%Y-%m-%dT%H:%M:%S')]))
         if self.events:
             self.events.line(tag, values)
 
     def text(self, line):
-        """A line as it is: settings, the authors' closing lines, the table."""
+        """Writes a line as it is: settings, the authors' closing lines, the table."""
         if self._silent:
             return
         try:
@@ -76,33 +70,29 @@ class Log:
                             % (self.path, error.strerror))
 
     def progress(self, steps, title):
-        """The same steps, with a progress bar where a person watches a terminal and tqdm is installed."""
+        """The same steps, with a progress bar if the output is a terminal and tqdm is installed."""
         return tqdm.tqdm(steps, title, leave=False) if self._bar else steps
 
     def close(self):
         if self._file:
-            with contextlib.suppress(OSError):  # of a full disk, which was told already
+            with contextlib.suppress(OSError):  # of a full disk, already reported
                 self._file.close()
         if self.events:
             self.events.close()
 
 
 def _is_cut_off(path):
-    """Whether a log ends within a line, as on a disk that was full."""
+    """Whether a log ends in the middle of a line, as after a full disk."""
     with open(path, 'rb') as file:
         return file.seek(0, os.SEEK_END) > 0 and file.seek(-1, os.SEEK_END) >= 0 and file.read() != b'\n'
 
 
 class Meter:
-    """What a [train] line says of the steps since the last one: means, speed, time left.
+    """Measures the steps since the last [train] line: means, speed, time left.
 
     Args:
-        s: settings.
         steps: int, training steps left in the run, this increment's included.
-        sums: list of lists, losses of the steps since the last line, from a checkpoint.
-
-    Attributes:
-        sums: as above.
+        sums: list of lists, losses of the steps since the last line, from a checkpoint; also an attribute.
     """
 
     def __init__(self, s, steps, sums):
@@ -110,11 +100,7 @@ class Meter:
         self._timed, self._images, self._seconds, self._waited = False, 0, 0.0, 0.0
 
     def add(self, losses, waited, images, seconds):
-        """One step.
-
-        Args:
-            losses: list of float. waited: float, seconds that it waited for its batch. images: int. seconds: float.
-        """
+        """Adds one step. losses: list of float. waited: float, seconds of waiting for the batch. images: int. seconds: float."""
         self.sums.append([float(loss) for loss in losses])
         self._steps -= 1
         if self._timed:  # the first step, which has TensorFlow's start-up, is not timed
@@ -122,7 +108,7 @@ class Meter:
         self._timed = True
 
     def read(self):
-        """Means of the losses, and a dict of images_per_sec, input_wait and hours_left; begins anew."""
+        """Returns the mean losses and a dict of images_per_sec, input_wait (a fraction) and hours_left; then resets."""
         speed = self._images / self._seconds if self._images else float('nan')
         means, times = np.mean(self.sums, axis=0), dict(
             images_per_sec=speed, input_wait=self._waited / self._seconds if self._images else float('nan'),
@@ -132,16 +118,9 @@ class Meter:
 
 
 def begin(run):
-    """Opens a run's log, none for a plan alone or for a worker that is not the chief; writes what the run is going to do.
+    """Opens a run's log, writes what the run will do, and returns the Log.
 
-    Args:
-        run: logs.run.Run.
-
-    Returns:
-        Log.
-
-    Raises:
-        Fault: the log cannot be made.
+    A plan alone gets no log file. Workers other than the chief write nothing.
     """
     s, write = run.s, _opened(run)
     if run.resumed:
@@ -171,7 +150,7 @@ def begin(run):
 
 
 def _notes(run):
-    """What is legal but may not be meant, list of str."""
+    """Notes on what is legal but may be a mistake, list of str."""
     s, to_do, notes = run.s, run.plan[run.done:], []
     few = [now.val for now in to_do if now.num_old and now.val < _FEW and s.METHOD == 'bic']
     if few:
@@ -179,8 +158,8 @@ def _notes(run):
                      'MEMORY_SIZE or VAL_FRACTION gives more' % (min(few), max(few), _FEW))
     steps = min(settings.num_steps(s, now) for now in to_do)
     if steps * (1 - s.BATCH_NORM_DECAY) < _SETTLED:
-        notes.append('BATCH_NORM_DECAY=%g: moving averages need about %.0f steps, and an increment has %d; unsettled ones make the '
-                     'test and the correction worse: %g would do'
+        notes.append('BATCH_NORM_DECAY=%g: moving averages need about %.0f steps, and an increment has %d; unsettled ones make '
+                     'the test and the correction worse: %g would do'
                      % (s.BATCH_NORM_DECAY, _SETTLED / (1 - s.BATCH_NORM_DECAY), steps,
                         max(0.1, math.floor(100 * (1 - _SETTLED / steps)) / 100)))
     if run.data.skipped:
@@ -190,7 +169,7 @@ def _notes(run):
 
 
 def _opened(run):
-    """A new log LOG_DIR/log-<dataset>-<date>-<time>, or that of the run which is resumed; beside it the folder run-<..>."""
+    """Opens the log of the resumed run, or a new LOG_DIR/log-<dataset>-<date>-<time>, and the folder run-<..> beside it."""
     s, path = run.s, run.log_path
     if s.PLAN_ONLY or not run.devices.chief:
         return Log(None, silent=not run.devices.chief)

@@ -10,16 +10,11 @@ from logs import checkpoint
 
 
 def needed(folder):
-    """Paths of the images that a run needs when it is resumed, or when its classes grow.
+    """Paths, relative to DATA_DIR, of the images that a run needs to resume or to learn more classes: list of str.
 
-    Args:
-        folder: str, MODEL_DIR/DATASET.
+    Args: folder: str, MODEL_DIR/DATASET.
 
-    Returns:
-        list of str, relative to DATA_DIR.
-
-    Raises:
-        Fault: there is no checkpoint after an increment; classes are still to come; METHOD learns from all images.
+    Raises: Fault: there is no checkpoint after an increment; classes are still to come; METHOD learns from all images.
     """
     state, path = checkpoint.newest(folder, within=False)[1:3]
     if not path:

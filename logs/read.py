@@ -49,13 +49,11 @@ _STDERR_LINE = re.compile(r'(?:INFO:tensorflow:|WARNING:tensorflow:|\d{4}-\d\d-\
 
 
 def runs(paths, say):
-    """The runs in log files.
+    """Reads the runs in log files.
 
-    Args:
-        paths: list of str. say: function that is given what is wrong, a line of text each.
+    Args: paths: list of str. say: function that takes a line of text and reports it.
 
-    Returns:
-        runs: list of dict, see above. useless: list of str, the paths of which nothing can be shown.
+    Returns: runs: list of dict, see above. useless: list of str, paths of the logs with nothing to show.
     """
     found, useless = [], []
     for path in paths:
@@ -98,7 +96,7 @@ def _new_run():
 
 
 def _name(path):
-    """What a run is called: its log, or its folder where that tells the run from others, as METHOD=bic,SEED=1."""
+    """A run's name: that of its log file, or of its folder if that names settings, as METHOD=bic,SEED=1."""
     folder = os.path.basename(os.path.dirname(os.path.abspath(path)))
     return folder if '=' in folder else os.path.basename(path)
 
@@ -120,7 +118,7 @@ def _text(path, say):
 
 
 def _own(path, text, say):
-    """The runs in one of this project's logs. After a [resume] line, what is done again replaces what was done before."""
+    """The runs in one of this project's logs. After a [resume] line, repeated steps replace the earlier ones."""
     found, resume = [], None
     for number, line in enumerate(text.split('\n'), 1):
         event = _EVENT.match(line)
@@ -183,7 +181,7 @@ def _values(tag, text):
 
 
 def _sort(run, lines):
-    """Puts lines where a run has them. lines: dict as `_own` makes it."""
+    """Sorts lines into a run's fields. lines: dict as `_own` makes it."""
     rows, counts = {}, {}
     for (k, _, tag, *_), values in sorted(lines.items(), key=lambda line: line[0][:2]):
         row = rows.setdefault(k, dict(increment=k))
@@ -213,8 +211,7 @@ def _sort(run, lines):
 def _authors(text):
     """The runs in a log of the authors' code.
 
-    Its standard output was buffered in blocks, which stand among the lines of standard error, late and cut in mid-line: without
-    standard error's lines they are whole again. The two are in order each, but not with each other.
+    Its standard output comes late and in cut blocks between lines of standard error; without these lines it is whole again.
     """
     found = []
     for section in re.split(r'(?=Batch of classes number [1-9]\d{0,3} arrives)', _STDERR_LINE.sub('', text))[1:]:
@@ -254,7 +251,7 @@ def _authors(text):
 
 
 def _read_beside(path, run, say):
-    """Takes predictions.csv and classes.csv from the folder beside a log, where they are there."""
+    """Reads predictions.csv and classes.csv from the folder beside a log, if they exist."""
     folder, name = os.path.split(path)
     folder = os.path.join(folder, re.sub('^log-', 'run-', name))
     try:
@@ -279,7 +276,7 @@ def _csv_lines(path):
 
 
 def _check(run, say):
-    """Says what a run lacks."""
+    """Reports what a run lacks."""
     done = [row['increment'] for row in run['rows']]
     absent = sorted(set(range(max(done, default=0))) - set(done))
     if absent:

@@ -2,7 +2,7 @@
 
 Prints Markdown: each run in the layout of the authors' README and, of several, the paper's Table 3. Writes rows.csv and the
 pictures, PNG and SVG at the width of a paper's column, to FOLDER. Several logs of one kind, which differ in SEED alone, are
-drawn as mean and standard deviation. What is wrong with a log is said on standard error, and the rest is shown.
+drawn as mean and standard deviation. Problems of a log are reported on standard error, and the rest is shown.
 """
 import csv
 import os
@@ -17,11 +17,7 @@ COLUMNS = ('increment classes top1 top1_before top1_nme top5 top5_before top5_nm
 
 
 def main(arguments):
-    """Reports on log files.
-
-    Returns:
-        int, the exit status: 1 if a log could not be used at all, 2 for wrong usage.
-    """
+    """Reports on log files; returns an exit status: 1 if a log or matplotlib is unusable, 2 for wrong usage or failed writes."""
     out, *more = [argument for argument in arguments if argument.startswith('--')] or ['--out=logs/report']
     paths = [argument for argument in arguments if not argument.startswith('--')]
     folder = out[len('--out='):]
@@ -43,7 +39,7 @@ def main(arguments):
         sys.stdout.flush()
         for dataset, of_dataset in datasets.items():
             draw_all(of_dataset, os.path.join(folder, dataset + '-' if len(datasets) > 1 else ''))
-    except BrokenPipeError:  # whoever reads it has seen enough
+    except BrokenPipeError:  # the reader, such as head, has closed it
         sys.stdout = None
         return 0
     except ImportError as error:
@@ -56,7 +52,7 @@ def main(arguments):
 
 
 def tell(runs):
-    """Prints the table of each run, and those of several beside each other."""
+    """Prints the table of each run and, of several, a comparison."""
     for run in runs:
         metric = tables.headline(run)
         print('\n## %s: %s, %s, %s\n' % (run['name'], run['settings'].get('DATASET', 'unknown'), run['settings']['METHOD'],
@@ -92,7 +88,7 @@ def write_rows(runs, path):
 
 
 def draw_all(runs, prefix):
-    """Writes the pictures that the runs have lines for. prefix: what the names of the files begin with."""
+    """Writes the pictures for which the runs have lines. prefix: str, the beginning of the files' names."""
     from logs import draw  # needs matplotlib, and the tables do without
     pictures = [(picture.__name__, picture, runs) for picture in (draw.accuracy, draw.bias, draw.new_classes)]
     pictures += [('%s%s' % (run['name'] + '-' if len(runs) > 1 else '', picture.__name__), picture, run)

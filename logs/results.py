@@ -27,17 +27,11 @@ labels: int array [images]. off, on, nme: a Score each, before the correction, a
 
 
 def evaluate(s, session, model, now, data, numbers):
-    """Runs the network over images in inference mode, in one pass.
+    """Runs the network over images in inference mode, in one pass. Raises a Fault if a logit is not finite.
 
-    Args:
-        s: settings. session, model: of this increment. now: exemplar.Increment.
-        data: dataset.Dataset. numbers: int array, which of its images.
+    Args: session, model: of this increment. numbers: int array, images of data.
 
-    Yields:
-        (features, logits, labels) per batch: float32 [batch, 512, 2048 or 64], float32 [batch, num_seen], int32 [batch].
-
-    Raises:
-        Fault: a logit is not finite; an image cannot be read any more.
+    Yields: per batch: features, float32 [batch, 512, 2048 or 64]; logits, float32 [batch, num_seen]; labels, int32 [batch].
     """
     with images.explained(data.paths[numbers]):
         session.run(model.evaluation_batches.initializer, batches.feed(model, data, numbers))
@@ -50,17 +44,13 @@ def evaluate(s, session, model, now, data, numbers):
 
 
 def score(write, now, split, outputs, correct, means=None, plan=()):
-    """Accuracy over all classes seen; writes [eval] and [nme] lines and, given the plan, [matrix] and [confusion] lines.
+    """Computes accuracy over all classes seen, Scores, and writes [eval] and [nme] lines.
 
     Args:
-        write: log.Log. now: exemplar.Increment. split: 'val' or 'test'.
-        outputs: iterable of (features, logits, labels), as `evaluate` yields them.
+        write: log.Log. split: 'val' or 'test'. outputs: iterable of (features, logits, labels), as `evaluate` yields them.
         correct: function from a batch's features and logits to its corrected logits.
         means: the classes' means, see `exemplar.mean_scores`, or None.
-        plan: list of exemplar.Increment to tell apart.
-
-    Returns:
-        Scores.
+        plan: list of exemplar.Increment; if given, [matrix] and [confusion] lines are written, too.
     """
     classifiers = dict(off=lambda features, logits: logits, on=correct)
     if means is not None:
@@ -97,14 +87,9 @@ def score(write, now, split, outputs, correct, means=None, plan=()):
 def record(folder, data, now, scores, exemplars):
     """Adds an increment to the tables beside the log: classes.csv, predictions.csv and exemplars.csv.
 
-    Lines that an interrupted part of the run wrote of this increment are replaced.
+    Lines of this increment from an interrupted run are replaced.
 
-    Args:
-        folder: str, which is there. data: dataset.Dataset. now: exemplar.Increment. scores: Scores of the test.
-        exemplars: list of int arrays, by label in order of choice.
-
-    Raises:
-        Fault: a table cannot be written.
+    Args: folder: str, must exist. scores: Scores of the test. exemplars: list of int arrays, by label in order of choice.
     """
     counts, test = np.bincount(scores.labels, minlength=now.num_seen), np.concatenate(data.test[:now.num_seen])
     nme = itertools.repeat('') if scores.nme.predicted is None else scores.nme.predicted
@@ -124,7 +109,7 @@ def record(folder, data, now, scores, exemplars):
 
 
 def _replace_from(path, increment, header, rows):
-    """Writes a table's rows of an increment after those of earlier increments."""
+    """Writes a table: the old rows of earlier increments, then the new rows of this one."""
     kept = []
     if os.path.exists(path):
         with open(path, newline='', encoding='utf-8', errors='surrogateescape') as file:
@@ -138,18 +123,16 @@ def _replace_from(path, increment, header, rows):
 
 
 def row(now, fit, scores):
-    """An increment's row of the closing table, dict. now: exemplar.Increment. fit: bic_layer.Fit. scores: Scores of the test."""
+    """An increment's row of the closing table, dict. fit: bic_layer.Fit. scores: Scores of the test."""
     return dict(increment=now.increment, classes=now.num_seen, top1_before=scores.off.top1, top1=scores.on.top1,
                 top5_before=scores.off.top5, top5=scores.on.top5, top1_nme=scores.nme.top1, top5_nme=scores.nme.top5,
                 beta=fit.beta, gamma=fit.gamma, train=now.train, val=now.val, test=now.test)
 
 
 def close(s, write, rows, matrix, hours, hours_left):
-    """The [result] line, and the authors' three: all increments' beta, gamma and corrected accuracy so far.
+    """Writes the [result] line and the authors' three lines: beta, gamma and corrected accuracy of all increments so far.
 
-    Args:
-        s: settings. write: log.Log. rows: list of dict, one per increment. matrix: as of `forgetting`.
-        hours, hours_left: float.
+    Args: rows: list of dict, one per increment. matrix: as in `forgetting`. hours, hours_left: float.
     """
     last = rows[-1]
     averages = {'avg_%s%s' % (metric, suffix): np.mean([row[metric] for row in rows[first:]])
@@ -163,24 +146,23 @@ def close(s, write, rows, matrix, hours, hours_left):
 
 
 def finish(write, data, rows, by_class):
-    """The [class] lines and the table, which end the log. by_class: float array, of a Score."""
+    """Writes the end of the log: the [class] lines and the table. by_class: float array, of a Score."""
     for label, top1 in enumerate(by_class):
         write.text('[class]   label=%d images=%d top1=%.4f name=%s' % (label, len(data.test[label]), top1, data.names[label]))
     write.text(tables.table(rows))
 
 
 def rank(logits, labels):
-    """Number of classes that come before the true one, int [images]: 0 is a top-1 hit. Ties go to the lower label."""
+    """Number of classes ranked above the true one, int [images]: 0 is a top-1 hit. In a tie the lower label is first."""
     true = logits[np.arange(len(labels)), labels][:, None]
     lower = np.arange(logits.shape[1]) < labels[:, None]
     return np.sum((logits > true) | (logits == true) & lower, axis=1)
 
 
 def forgetting(matrix):
-    """Mean over the earlier increments j < k of max_{l < k} a(l, j) - a(k, j); nan at the first, which has none.
+    """Mean over the earlier increments j < k of max_{l < k} a(l, j) - a(k, j), float; nan at the first increment.
 
-    Args:
-        matrix: list of lists of float, a(l, j) for j <= l <= k.
+    Args: matrix: list of lists of float, a(l, j) for j <= l <= k.
     """
     *earlier, last = matrix
     if not earlier:

@@ -24,27 +24,17 @@ NEW = dict(dataset.NEW, settings={}, fits=[], results=[], matrix=[], hours=0.0, 
 class Run:
     """One run, new or resumed from its newest checkpoint.
 
-    Args:
-        s, faults: from `settings.read`.
-        prepared: dict, see `dataset.read`.
-        on: devices.Devices.
+    Args: s, faults: from `settings.read`. prepared: dict, see `dataset.read`. on: devices.Devices.
 
     Attributes:
-        s, devices: settings and devices.
         asked: bool, whether a signal has asked the training to stop.
-        data, plan: from `dataset.read`.
-        missing: list of str, why the run cannot start, one line each.
-        resumed: str, folder of the newest checkpoint, or None.
-        damaged: list of str, newer checkpoints that are damaged.
-        step: int, steps of the next increment that are done.
-        sums: list of lists, losses of the steps since the last [train] line.
+        data, plan: from `dataset.read`. missing: list of str, why the run cannot start, one line each.
+        resumed: str, folder of the newest checkpoint, or None. damaged: list of str, newer checkpoints that are damaged.
+        step: int, steps done of the next increment. sums: list of lists, losses of the steps since the last [train] line.
         weights: dict from name to array, the network of the last increment done; None before the first.
         exemplars: list of int arrays: by label, the stored images of the old classes, in order of choice.
         fits, rows, matrix: lists, per increment done: bic_layer.Fit; the row of the closing table; top-1 by increment.
         log: log.Log, in `opened`. log_path: str.
-
-    Raises:
-        Fault: there is no plan, or no checkpoint to resume from.
     """
 
     def __init__(self, s, faults, prepared, on):
@@ -59,7 +49,7 @@ class Run:
         self._take(arrays, state)
 
     def check(self):
-        """Raises a Fault that says why the run cannot start, if it cannot."""
+        """Raises a Fault with the reasons if the run cannot start."""
         if self.missing:
             raise Fault('\n'.join(self.missing))
 
@@ -80,7 +70,7 @@ class Run:
         return sum(steps[self.done:]) - self.step - shared
 
     def _take(self, arrays, state):
-        """Takes over what a checkpoint has; None in it stands for a number that is not known."""
+        """Takes over the state of a checkpoint; None in it means an unknown number."""
         nan = float('nan')
         self.fits = [bic_layer.Fit(*[nan if value is None else value for value in fit]) for fit in state['fits']]
         self.rows = [{key: nan if value is None else value for key, value in row.items()} for row in state['results']]
@@ -97,10 +87,9 @@ class Run:
             self._last_layer = {name[len(prefix):]: value for name, value in arrays.items() if name.startswith(prefix)}
 
     def take_first_increment(self):
-        """Takes the first network of the run in FIRST_INCREMENT_FROM, if there is one, as if this run had just trained it.
+        """Takes the first network of the run in FIRST_INCREMENT_FROM, if set, as if this run had just trained it.
 
-        Raises:
-            Fault: there is none, or this run would train another one.
+        Raises: Fault: there is none, or this run would train another one.
         """
         if not self.s.FIRST_INCREMENT_FROM or self.resumed:
             return
@@ -123,7 +112,7 @@ class Run:
 
     @contextlib.contextmanager
     def opened(self):
-        """Keeps other runs out of the folder, and opens the log."""
+        """A context that keeps other runs out of the folder and has the log open."""
         with checkpoint.lock(self.folder, self.resumed) if self.devices.chief else contextlib.nullcontext():
             self._agree(devices.facts(self.s), 'start')  # from now on the chief's lock is there
             self._began = self._saved = time.time()
@@ -135,13 +124,9 @@ class Run:
                 self.log.close()
 
     def begin(self, now, train):
-        """Before an increment is trained: it continues on the images it began with, and all workers agree.
+        """Prepares an increment. Checks that it continues on the images it began with, and that all workers agree.
 
-        Args:
-            now: exemplar.Increment. train: int array, its training images.
-
-        Raises:
-            Fault: it began with other images; the workers do not agree.
+        Args: train: int array, its training images.
         """
         trained, began_with, num_classes = self.data.digest(train), self._trained, len(self.data.names)
         if self.step and (trained != began_with or len(self._arrays['resnet/dense/bias']) != num_classes):
@@ -154,13 +139,13 @@ class Run:
             MODEL_DIR=checkpoint.lock_state(self.folder)[0]), 'increment=%d' % now.increment)
 
     def _agree(self, facts, doing):
-        """Compares facts with all other workers. While this waits for them, a signal ends the process at once."""
+        """Compares facts with all other workers. During the wait, a signal ends the process at once."""
         if self.devices.num_workers > 1:
             with _heard(at_once=True):
                 self.devices.agree(self.s, facts, doing)
 
     def restore(self, session, model):
-        """Initialises a model's variables: from the checkpoint within this increment, or from the previous network."""
+        """Initialises a model's variables from the checkpoint within this increment, or else from the previous network."""
         try:
             if self.step:
                 variables = model.variables  # of another run's first increment, only the network is there
@@ -180,16 +165,11 @@ class Run:
         return sum(settings.num_steps(self.s, later) for later in self.plan[now.increment + 1:])
 
     def save(self, now, values, step=0, sums=()):
-        """Writes a checkpoint, and its line.
+        """Writes a checkpoint and a [save] line, if this process is the chief.
 
         Args:
-            now: exemplar.Increment.
             values: dict from name to array: within an increment all variables of its graph, after it those of the network.
-            step: int, steps of the increment that are done; 0 after it.
-            sums: list of lists, losses of the steps since the last [train] line.
-
-        Raises:
-            Fault: it cannot be written.
+            step: int, steps done of the increment; 0 after it. sums: list of lists, losses since the last [train] line.
         """
         self._saved = time.time()
         if not self.devices.chief:
@@ -206,9 +186,9 @@ class Run:
 
     @contextlib.contextmanager
     def noting_signals(self):
-        """Around training steps: a signal is noted in `asked`; the same once more ends the process at once.
+        """A context for training steps: a signal sets `asked`; the same signal again ends the process at once.
 
-        What is ignored from outside, as by nohup, stays ignored.
+        Signals that were ignored at the start, as by nohup, stay ignored.
         """
         def note(number, _):
             self.asked = True
@@ -222,16 +202,15 @@ class Run:
                 signal.signal(number, handler)
 
     def requests(self, now, step):
-        """After so many steps of an increment: whether this process is asked to stop, and whether a checkpoint is due; bools."""
+        """After `step` steps of an increment: whether a signal asks to stop, and whether a checkpoint is due, two bools."""
         every, images_done = self.s.CHECKPOINT_EPOCHS * now.train, step * self.s.BATCH_SIZE
         border = bool(every and step) and images_done // every > (images_done - self.s.BATCH_SIZE) // every
         return [self.asked, border or time.time() - self._saved > 60 * self.s.CHECKPOINT_MINUTES]
 
     def follow(self, now):
-        """By a worker that is not the chief: waits for the chief's checkpoint of this increment, and takes it over.
+        """In a worker that is not the chief: waits for the chief's checkpoint of this increment and takes it over.
 
-        Raises:
-            Fault: no sign of life from the chief for WORKER_MINUTES.
+        Raises: Fault: no sign of life from the chief for WORKER_MINUTES.
         """
         path, seen, since = os.path.join(self.folder, 'increment-%d' % now.increment), None, time.monotonic()
         while True:
@@ -251,14 +230,9 @@ class Run:
         self.exemplars = [self.data.find(paths, label)[0] for label, paths in enumerate(state['exemplars'])]
 
     def finish(self, now, fit, scores, last_layer=()):
-        """After an increment: tables, pictures, log lines, the checkpoint, and the model to use.
+        """Ends an increment: writes tables, pictures, log lines, the checkpoint, and the exported model.
 
-        Args:
-            now: exemplar.Increment. fit: bic_layer.Fit. scores: results.Scores of the test.
-            last_layer: dict, variables of the network to replace in the exported model.
-
-        Raises:
-            Fault: a file cannot be written.
+        Args: fit: bic_layer.Fit. scores: results.Scores of the test. last_layer: dict, variables to replace in that model.
         """
         s, folder = self.s, self.log.events.folder
         results.record(folder, self.data, now, scores, self.exemplars)
@@ -277,28 +251,24 @@ class Run:
         self._export()
 
     def export(self):
-        """Writes the model of the last increment where an earlier process could not."""
+        """Writes the model of the last increment if an earlier process could not."""
         if self.weights and self.devices.chief and not os.path.isdir('%s/export/%d' % (self.folder, self.done - 1)):
             self._export()
 
     def _export(self):
-        """After the checkpoint: a model that cannot be written costs no training."""
+        """Writes the model, always after the checkpoint: if it fails, no training is lost."""
         export.write(self.folder, self.s, self.plan[self.done - 1], self.data.names, dict(self.weights, **self._last_layer),
                      self.fits[-1])
 
 
 def compare(each, prepared, on, execute):
-    """Carries out several runs, one after the other, and prints their results side by side.
+    """Carries out several runs in turn and prints their results side by side. Returns each run's closing table, list of dict.
 
     Args:
-        each: list of (settings, faults), from `settings.read`. prepared, on: as of Run.
-        execute: function that carries out a Run, and returns its rows.
+        each: list of (settings, faults), from `settings.read`. prepared, on: as for Run.
+        execute: function that carries out a Run and returns its rows.
 
-    Returns:
-        list of list of dict: of each run the rows of its closing table.
-
-    Raises:
-        Fault: one of the runs cannot begin; then none begins. KeyboardInterrupt: with the name of the run.
+    Raises: Fault: one of the runs cannot begin; then none begins. KeyboardInterrupt: with the name of the run.
     """
     runs = [Run(s, faults, prepared, on) for s, faults in each]
     for run in runs:
@@ -325,10 +295,9 @@ def compare(each, prepared, on, execute):
 
 @contextlib.contextmanager
 def _heard(at_once):
-    """Guards long calls of TensorFlow, in which Python runs no signal handlers: a thread answers signals.
+    """A context for long calls of TensorFlow, in which Python runs no signal handlers: a thread answers signals.
 
-    Args:
-        at_once: bool. True: a signal ends the process. False: the second one of a kind does, and the first one is answered.
+    at_once: bool. True: a signal ends the process. False: the second one of a kind does; at the first, a message is printed.
     """
     numbers, wakeup = os.pipe()
     os.set_blocking(wakeup, False)
@@ -356,7 +325,7 @@ def _heard(at_once):
 
 
 def like_ctrl_c():
-    """Lets signals raise KeyboardInterrupt; what is ignored from outside, as by nohup, stays ignored."""
+    """Makes signals raise KeyboardInterrupt. Those that were ignored at the start, as by nohup, stay ignored."""
     for number in _SIGNALS:
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)

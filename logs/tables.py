@@ -9,7 +9,7 @@ _DECIMALS = {'beta': 6, 'gamma': 6, 'lr': 6, 'images_per_sec': 1, 'seconds': 1, 
 
 
 def text(key, value):
-    """A value as log lines and tables show it: floats with the key's decimals, lists joined by commas."""
+    """A value as in log lines and tables: floats with the key's decimals, lists joined by commas."""
     if isinstance(value, (list, tuple)):
         return ','.join(text(key, one) for one in value)
     if isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral):
@@ -21,14 +21,7 @@ SPREAD = '± is the sample standard deviation over the seeds; forgetting and nea
 
 
 def table(rows):
-    """Rows as a Markdown table.
-
-    Args:
-        rows: list of dict, all with the same keys; floats are shown like in log lines.
-
-    Returns:
-        str, without a newline at its end.
-    """
+    """A Markdown table, str, without a final newline. rows: list of dict with the same keys; floats are shown as in log lines."""
     cells = [list(rows[0])] + [[text(key, value) for key, value in row.items()] for row in rows]
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     lines = ['| %s |' % ' | '.join(cell.rjust(width) for cell, width in zip(line, widths)) for line in cells]
@@ -36,15 +29,13 @@ def table(rows):
 
 
 def kinds(each):
-    """Groups runs that differ, of all that affects results, in SEED alone.
+    """Groups runs into kinds. Runs of one kind differ only in SEED and in settings that do not affect results.
 
-    A setting that a run does not name, its log being older than the setting, counts as what the first run that names it has.
+    If an old log lacks a setting, the value of the first run that has it is used.
 
-    Args:
-        each: list of dict from setting to value, one per run.
+    Args: each: list of dict from setting to value, one per run.
 
-    Returns:
-        dict from the kind's name, the settings in which the kinds differ, to the list of its runs' positions.
+    Returns: dict from the kind's name, the settings in which the kinds differ, to the positions of its runs, list of int.
     """
     first = {}
     for one in each:
@@ -65,18 +56,15 @@ def kinds(each):
 
 
 def comparison(runs, metric):
-    """The paper's Table 3: kinds of run beside each other, accuracy after the correction in percent.
+    """The paper's Table 3 in Markdown, str: a line per kind of run, accuracy after the correction in percent.
 
-    Averages are of the runs that got as far as any, with no increment missing.
+    A kind of several runs has mean ± sample standard deviation. Averages are over the runs that got furthest, with no increment
+    missing. Forgetting and the nearest mean of exemplars are those after the last increment.
 
     Args:
         runs: list of (settings, rows): dict from name to value, and list of dict, one per increment, with `classes`, the number
-            of classes seen, and the metric as a fraction; also forgetting_top1 and the metric with _nme where they are known.
+            of classes seen, and the metric as a fraction; if known, also forgetting_top1 and the metric with _nme.
         metric: 'top1' or 'top5'.
-
-    Returns:
-        str, a Markdown table: a line per kind, with mean ± sample standard deviation where there are several runs. Forgetting
-            and the nearest mean of exemplars are those after the last increment.
     """
     columns = sorted({row['classes'] for _, rows in runs for row in rows})
     lines = []
@@ -100,7 +88,7 @@ def headline(run):
 
 
 def _spread(fractions):
-    """Mean, and sample standard deviation of several, in percent; of fractions as log lines have them."""
+    """Mean in percent, with the sample standard deviation if there are several; rounds fractions as log lines do."""
     percent = 100 * np.round(fractions, 4)
     if len(percent) > 1:
         return '%.2f ± %.2f' % (percent.mean(), percent.std(ddof=1))
