@@ -15,38 +15,53 @@ IDENTITY = Fit(1.0, 0.0, float('nan'), float('nan'), False)  # of the first incr
 
 
 def distillation_weight(num_old, num_seen):
-    """lambda = n / (n + m), equation 3, float in [0, 1): 0 at the first increment; it grows with the share of old classes.
+    """lambda = n / (n + m), equation 3: 0 at the first increment, closer to 1 the more classes are old.
 
-    Args: num_old: int, n. num_seen: int, n + m.
+    Args:
+        num_old: int, n. num_seen: int, n + m.
+
+    Returns:
+        float in [0, 1).
     """
     return num_old / num_seen
 
 
 def classification_loss(logits, labels):
-    """L_c, equation 2: mean softmax cross-entropy over the seen classes, float scalar tensor, nats.
+    """L_c, equation 2: mean softmax cross-entropy over the seen classes. The student's logits are not corrected.
 
-    Args: logits: float tensor [batch, num_seen], the student's, not corrected. labels: int tensor [batch], 0..num_seen-1.
+    Args:
+        logits: float tensor [batch, num_seen]. labels: int tensor [batch], 0..num_seen-1.
+
+    Returns:
+        float scalar tensor, nats.
     """
     return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
 
 
 def distillation_loss(logits, old_logits, temperature):
-    """L_d, equation 1: mean cross-entropy between the softened outputs of old network and student, float scalar tensor, nats.
+    """L_d, equation 1: mean cross-entropy between the softened outputs of old network and student on the old classes.
 
     There is no factor temperature**2 and no gradient into the old network.
 
     Args:
         logits: float tensor [batch, num_old], the student's. old_logits: float tensor [batch, num_old], corrected.
         temperature: float, T in the paper.
+
+    Returns:
+        float scalar tensor, nats.
     """
     targets = tf.stop_gradient(tf.nn.softmax(old_logits / temperature))
     return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits_v2(labels=targets, logits=logits / temperature))
 
 
 def l2_loss(variables):
-    """Sum of v**2 / 2 over all kernels of convolutions and the dense kernel and bias, float32 scalar tensor (authors' resnet.py).
+    """Sum of v**2 / 2 over every convolution's kernel and the dense kernel and bias (authors' resnet.py).
 
-    Args: variables: list of a network's trainable variables; those of batch normalisation, in scopes named bn.., are skipped.
+    Args:
+        variables: list of a network's trainable variables; those of batch normalisation, whose scope is named bn.., are skipped.
+
+    Returns:
+        float32 scalar tensor.
     """
     return tf.add_n([tf.nn.l2_loss(v) for v in variables if not v.name.split('/')[-2].startswith('bn')])
 
@@ -54,7 +69,13 @@ def l2_loss(variables):
 def corrected_logits(logits, num_old, beta, gamma):
     """Equation 4: logits of the classes from num_old on become beta * o + gamma; those of older classes stay.
 
-    Args: logits: float [batch, num_seen], tensor or array, as the result. num_old: int, classes before the fit's increment.
+    Args:
+        logits: float [batch, num_seen], a tensor or an array.
+        num_old: int, classes before the increment at which beta and gamma were fitted.
+        beta, gamma: float.
+
+    Returns:
+        float [batch, num_seen], a tensor or an array as `logits`.
     """
     new = np.arange(int(logits.shape[1])) >= num_old
     return logits * np.where(new, beta, 1.0) + np.where(new, gamma, 0.0)
@@ -66,10 +87,13 @@ def fit_last_layer(features, labels, kernel, bias, decay):
     The loss is the mean cross-entropy plus decay * l2_loss of kernel and bias, as in stage 1; it is convex.
 
     Args:
-        features: float array [images, dimensions]. labels: int array [images], 0..num_seen-1. decay: float, at least 0.
+        features: float array [images, dimensions].
+        labels: int array [images], 0..num_seen-1.
         kernel, bias: float arrays [dimensions, num_seen] and [num_seen], to start from.
+        decay: float, at least 0.
 
-    Returns: kernel, bias: float32 arrays of the same shapes. It stops at slopes of at most 1e-6, or after 1000 iterations.
+    Returns:
+        kernel, bias: float32 arrays of the same shapes. No slope of the loss is above 1e-6, or a thousand iterations are over.
     """
     start = np.vstack([kernel, bias]).astype(np.float64)
 
@@ -95,12 +119,15 @@ def fit_last_layer(features, labels, kernel, bias, decay):
 def fit_bias(logits, labels, num_old, beta_min, beta_max, gamma_penalty):
     """Stage 2: the (beta, gamma) that minimise the validation loss, exactly (section 5.2, equation 5).
 
-    The loss is the mean cross-entropy of the corrected logits plus gamma_penalty * gamma**2 / 2 [authors' code]. It is convex, as
-    the logits are linear in the two parameters. beta needs bounds: if the images are separable, there is no finite minimum.
+    The loss is the mean cross-entropy of the corrected logits plus gamma_penalty * gamma**2 / 2 [authors' code]. The logits are
+    linear in the two parameters, so the loss is convex. Its minimum is finite unless the images are separable: hence the bounds.
 
     Args:
-        logits: float array [images, num_seen], from inference mode. labels: int array [images], 0..num_seen-1.
-        num_old: int, 1..num_seen-1. beta_min, beta_max: float, the bounds. gamma_penalty: float, at least 0.
+        logits: float array [images, num_seen], of the frozen network in inference mode.
+        labels: int array [images], 0..num_seen-1.
+        num_old: int, 1..num_seen-1.
+        beta_min, beta_max: float, the bounds.
+        gamma_penalty: float, at least 0.
 
     Returns:
         Fit: beta, gamma; loss_before, loss_after, the loss with penalty at (1, 0) and at the optimum, in nats; at_bound, whether

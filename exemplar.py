@@ -20,12 +20,16 @@ A class with fewer images gives all it has. train, val, test: numbers of images.
 
 
 def class_order(num_classes, random, kind):
-    """The order in which the classes arrive: int array [num_classes], the class id at each position.
+    """The order in which the classes arrive.
 
     Args:
+        num_classes: int.
         random: `np.random.RandomState(1993)`, fresh. `hold_out` draws from it afterwards.
         kind: 'random', one shuffle (authors' imagenet_main.py); 'icarl', the order of iCaRL's CIFAR-100 script, which shuffled
             each class's 500 images first (87 0 52 58 44 ..); or 'sorted', by class id, without drawing.
+
+    Returns:
+        int array [num_classes]: the class id at each position.
     """
     if kind == 'icarl':
         for _ in range(num_classes):
@@ -37,22 +41,34 @@ def class_order(num_classes, random, kind):
 
 
 def images_by_label(labels, num_classes):
-    """Groups images by label: list of num_classes int arrays, rising positions. labels: int array [images], 0..num_classes-1."""
+    """Groups images by label.
+
+    Args:
+        labels: int array [images], 0..num_classes-1.
+        num_classes: int.
+
+    Returns:
+        list of num_classes int arrays: the positions of each label, rising.
+    """
     return np.split(np.argsort(labels, kind='stable'), np.cumsum(np.bincount(labels, minlength=num_classes))[:-1])
 
 
 def hold_out(images, memory_size, first_classes, val_fraction, random):
-    """Sets validation images aside, once, before training (section 5.1; authors' `prepare_validation`).
+    """Sets validation images aside, once, before anything is trained (section 5.1; authors' `prepare_validation`).
 
     Class by class in label order, the images are shuffled and the last `int(val_fraction * memory_size / first_classes)` are
     held out: 20 in both ImageNet runs. A small class gives at most `int(val_fraction * its images)`, but at least one.
 
     Args:
-        images: list of int arrays, from `images_by_label`. first_classes: int, classes of the first increment.
-        val_fraction: float in (0, 1). random: the generator that drew the class order.
+        images: list of int arrays, from `images_by_label`.
+        memory_size: int.
+        first_classes: int, classes of the first increment.
+        val_fraction: float in (0, 1).
+        random: the generator that drew the class order.
 
     Returns:
-        train, held: lists of int arrays, by label: images to train on, in list order; images held out, in the order drawn.
+        train: list of int arrays, by label, the images to train on, in list order.
+        held: list of int arrays, by label, the images held out, in the order in which they were drawn.
     """
     fraction = exact(val_fraction)
     count = int(fraction * memory_size / first_classes)
@@ -70,10 +86,15 @@ def quota(memory_size, num_old, val_fraction):
     """Divides an old class's share x = memory_size / num_old of the memory (section 5.1; authors' imagenet_main.py).
 
     Exemplars and validation images together are at most floor(x), so the memory size is never exceeded. The published rows
-    follow from `ceil(x) - ceil(f x)` alone, with f = val_fraction in (0, 1). The second term and the floor of 1 matter only for
-    sizes that the authors did not run.
+    follow from `ceil(x) - ceil(f x)` alone. The second term and the floor of 1 matter only where the authors' code was not run.
 
-    Returns: exemplars, validation: int, images per class. exemplars is below 1 if the memory is too small.
+    Args:
+        memory_size: int.
+        num_old: int, at least 1.
+        val_fraction: float in (0, 1).
+
+    Returns:
+        exemplars, validation: int, images per class. exemplars is below 1 where the memory is too small.
     """
     fraction = exact(val_fraction)
     share = fractions.Fraction(memory_size, num_old)
@@ -87,7 +108,8 @@ def plan(train, held, test, sizes, memory_size, val_fraction, joint=False):
     Args:
         train, held, test: lists of int arrays by label, from `hold_out` and `images_by_label`.
         sizes: list of int, new classes of each increment.
-        joint: bool. True trains on all images of the old classes, False on their exemplars.
+        memory_size: int. val_fraction: float in (0, 1).
+        joint: bool. True: all images of the old classes are trained on, not their exemplars alone.
 
     Returns:
         list of Increment. At increment 0, `val` is the whole hold-out, and nothing is fitted on it. After the last increment the
@@ -115,9 +137,12 @@ def herding(features, count):
 
     Choice j minimises || mean - (sum of chosen + f) / j || over the images not yet chosen. The features are not normalised.
 
-    Args: features: float array [images, dimensions], all candidates of one class. count: int, how many to choose.
+    Args:
+        features: float array [images, dimensions], all candidates of one class.
+        count: int, how many to choose; all are chosen if there are fewer.
 
-    Returns: int array [min(count, images)], row numbers in order of choice. Ties go to the lower number.
+    Returns:
+        int array [min(count, images)]: row numbers in order of choice. Ties go to the lower number.
     """
     features = np.asarray(features, np.float64)
     mean = features.mean(axis=0)
@@ -136,17 +161,25 @@ def herding(features, count):
 
 
 def class_mean(features):
-    """A class's mean for the nearest-mean-of-exemplars classifier (iCaRL, section 3.1): float64 [dimensions], of length 1.
+    """A class as the nearest-mean-of-exemplars classifier sees it (iCaRL, section 3.1): features and mean at unit length.
 
-    features: float [images, dimensions], of the class's exemplars; each is scaled to length 1 first.
+    Args:
+        features: float [images, dimensions], of a class's exemplars.
+
+    Returns:
+        float64 [dimensions], of length 1.
     """
     return _unit(_unit(np.asarray(features, np.float64)).mean(axis=0))
 
 
 def mean_scores(features, means):
-    """Cosines of features and class means, float64 [images, num_seen]. The nearest mean has the greatest.
+    """Cosines of features and class means; at unit length the nearest mean has the greatest.
 
-    Args: features: float [images, dimensions]. means: float64 [num_seen, dimensions], from `class_mean`.
+    Args:
+        features: float [images, dimensions]. means: float64 [num_seen, dimensions], from `class_mean`.
+
+    Returns:
+        float64 [images, num_seen].
     """
     return _unit(np.asarray(features, np.float64)).dot(np.transpose(means))
 

@@ -25,10 +25,11 @@ def resnet(images, depth, num_classes, training, batch_norm_decay, data_format='
         training: Python bool. True normalises with the batch's statistics and adds the updates of the moving averages
             to `tf.GraphKeys.UPDATE_OPS`; False normalises with the moving averages.
         batch_norm_decay: momentum of the moving averages, in (0, 1).
-        data_format: 'channels_last', or 'channels_first' (faster on GPUs, not possible on the CPU).
+        data_format: 'channels_last', or 'channels_first' (faster on GPUs, convolutions do not run on the CPU).
 
     Returns:
-        features: float32 [batch, 512], with bottlenecks [batch, 2048], for CIFAR [batch, 64]: the global average, for herding.
+        features: float32 [batch, 512], with bottlenecks [batch, 2048], in the CIFAR form [batch, 64]: the global average, which
+            herding uses.
         logits: float32 [batch, num_classes].
     """
     def conv(x, filters, kernel, stride, name):
@@ -112,13 +113,20 @@ def _batch_norm_relu(x, training, decay, data_format, name):
 
 
 def last_side(depth, image_size):
-    """Side of the last feature map in pixels, int. image_size: int, pixels."""
+    """Side of the last feature map in pixels, int. depth, image_size: int."""
     halvings = 5 if len(BLOCKS[depth]) == 4 else 2  # strides of 2: first convolution, pool and layers 2 to 4; layers 2 and 3
     return -(-image_size // 2 ** halvings)
 
 
 def variables(scope):
-    """A network's variables, dict from the name without the scope, in order of creation. scope: str, without a final '/'."""
+    """A network's variables, without those of networks whose scope begins with the same letters.
+
+    Args:
+        scope: str, without '/' at its end.
+
+    Returns:
+        dict from the name without the scope to the variable, in the order of creation.
+    """
     # The '/' matters: get_collection matches prefixes, and 'resnet' is one of 'resnet_old'.
     return {v.op.name[len(scope) + 1:]: v for v in tf.get_collection(tf.GraphKeys.GLOBAL_VARIABLES, scope=scope + '/')}
 
@@ -129,9 +137,13 @@ def initial_weights(shapes, seed):
     Convolutions: truncated normal, redrawn beyond two sigma, stddev sqrt(1 / fan_in) not corrected for the truncation,
     as TensorFlow 1.5 drew them (later `variance_scaling_initializer`s widen by 1 / 0.8796). Dense: Glorot uniform.
 
-    Args: shapes: dict from a variable's name to its shape, in the order of `variables`. seed: int, 0 to 2**32 - 1.
+    Args:
+        shapes: dict from a variable's name to its shape, in the order of `variables`.
+        seed: int, 0 to 2**32 - 1.
 
-    Returns: dict from name to float32 array, of the kernels only. All other variables keep their own initial values.
+    Returns:
+        dict from name to float32 array, the kernels only. The other variables start from their own initial values: 1 for
+        scales and variances of batch normalisation, otherwise 0.
     """
     random = np.random.RandomState([seed])
     weights = {}
@@ -153,11 +165,15 @@ def initial_weights(shapes, seed):
 
 
 def first_weights(networks, weights, seed):
-    """Feeds for the initialisers of all networks: drawn weights at increment 0, later those of the previous network.
+    """Feeds for the initialisers: drawn weights at increment 0, later the previous network's, to student and old network.
 
-    Args: networks: dict from scope to `variables`. weights: dict from name to array, or None at increment 0.
+    Args:
+        networks: dict from scope to `variables`.
+        weights: dict from a variable's name to its array, or None at increment 0.
+        seed: int.
 
-    Returns: dict from initial_value tensor to float32 array.
+    Returns:
+        dict from initial_value tensor to float32 array.
     """
     if weights is None:
         weights = initial_weights({name: variable.shape.as_list() for name, variable in networks['resnet'].items()}, seed)
@@ -169,11 +185,16 @@ def first_weights(networks, weights, seed):
 
 
 def feeds(variables, arrays):
-    """Feeds for the initialisers of variables: dict from initial_value tensor to array.
+    """What to feed the initialisers of variables with.
 
-    Args: variables: dict from name to variable. arrays: dict from name to array, at least of these variables.
+    Args:
+        variables: dict from name to variable. arrays: dict from name to array, at least of these variables.
 
-    Raises: ValueError: an array is missing, or has another shape or kind of number than its variable.
+    Returns:
+        dict from initial_value tensor to array.
+
+    Raises:
+        ValueError: an array is missing, or has another shape or kind of number than its variable.
     """
     for name, variable in variables.items():
         expected = tuple(variable.shape.as_list()), np.dtype(variable.dtype.base_dtype.as_numpy_dtype).kind
@@ -183,9 +204,15 @@ def feeds(variables, arrays):
 
 
 def grown(weights, num_classes, seed):
-    """Widens a network's dense layer to num_classes columns: the new columns are drawn, everything else stays.
+    """Widens a network's dense layer for more classes: the new columns are drawn, everything else stays.
 
-    Args: weights: dict from name to array, or None, which is returned unchanged.
+    Args:
+        weights: dict from name to array, or None.
+        num_classes: int, at least the present number of columns.
+        seed: int.
+
+    Returns:
+        dict from name to array; None for None.
     """
     if weights is None:
         return None
