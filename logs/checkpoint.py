@@ -24,12 +24,14 @@ from data import Fault, settings, sources
 
 FORMAT = 4
 LAST_LAYER = 'last_layer/'  # arrays of METHOD=joint_last that replace the network's last layer in the model to use
-# What state.json has: a type; [kind], a list of these; or {key: kind}, a dict with just these keys. A float may be None.
+# What state.json has: a type, where float may be a whole number; None, a number or null, for nan; [kind], a list of these; or
+# {key: kind}, a dict with just these keys.
+_ROW = dict(dict.fromkeys('increment classes train val test'.split(), int),
+            **dict.fromkeys('top1_before top1 top5_before top5 top1_nme top5_nme beta gamma'.split()))
 _STATE = {
-    'format': int, 'settings': dict, 'sizes': [int], 'exemplars': [[str]], 'fits': [list], 'matrix': [[float]], 'hours': float,
+    'format': int, 'settings': dict, 'sizes': [int], 'exemplars': [[str]], 'fits': [list], 'matrix': [[None]], 'hours': float,
     'classes': [{'name': str, 'train': str, 'held': [str], 'test': [str]}], 'trained': str, 'step': int, 'sums': [[float]],
-    'log': str, 'results': [dict.fromkeys('increment classes top1_before top1 top5_before top5 top1_nme top5_nme beta gamma '
-                                          'train val test'.split(), float)]}
+    'log': str, 'results': [_ROW]}
 _HEARTBEAT = 5  # seconds between two time stamps of a lock
 
 
@@ -85,7 +87,7 @@ def newest(folder, within=True):
             if os.path.exists(os.path.join(path, 'SHA256SUMS')):
                 return read(path) + (path, damaged)
             _format(path)  # never complete, or from before there were checksums
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # the latter of JSON within JSON within ..
             damaged.append('%s: %s' % (path, error))
         except OSError as error:
             raise Fault('%s: cannot be read (%s)' % (error.filename, error.strerror))
@@ -206,10 +208,12 @@ def _wrong(state):
     if illegal:
         return 'settings of state.json: ' + illegal
     if (len(state['fits']), len(state['matrix'])) != (done, done) or not all(
-            len(fit) == 5 and _is(fit[:4], [float]) and type(fit[4]) is bool for fit in state['fits']):
+            len(fit) == 5 and _is(fit[:4], [None]) and type(fit[4]) is bool for fit in state['fits']):
         return 'fits or matrix of state.json are not one per increment'
     if [len(row) for row in state['matrix']] != list(range(1, done + 1)):
         return 'matrix of state.json has rows of another length'
+    if any(len(losses) != 5 for losses in state['sums']):
+        return 'sums of state.json are not five losses per step'
     if min(state['sizes'], default=0) < 1 or sum(state['sizes']) != len(state['classes']) or done > len(state['sizes']):
         return 'sizes of state.json do not add up to its classes'
     if len(state['exemplars']) != sum(state['sizes'][:done]):
@@ -222,16 +226,16 @@ def _is(value, kind):
         return isinstance(value, list) and all(_is(one, kind[0]) for one in value)
     if isinstance(kind, dict):
         return isinstance(value, dict) and set(value) == set(kind) and all(_is(value[key], kind[key]) for key in kind)
-    return value is None or type(value) in (int, float) if kind is float else type(value) is kind
+    return type(value) in (int, float) or value is None is kind if kind in (None, float) else type(value) is kind
 
 
 def _format(path):
     """The state of a checkpoint, or None if it has none. Raises: Fault: it has another format."""
-    try:
-        with open(os.path.join(path, 'state.json'), encoding='utf-8') as file:
-            state, _ = json.JSONDecoder().raw_decode(file.read())  # other formats have more behind it
-    except FileNotFoundError:
+    file = os.path.join(path, 'state.json')
+    if sources.irregular(file):
         return None
+    with open(file, encoding='utf-8') as text:
+        state, _ = json.JSONDecoder().raw_decode(text.read())  # other formats have more behind it
     if not isinstance(state, dict) or state.get('format') != FORMAT:
         raise Fault('%s: state.json has another format than %d, which this program writes; begin a new run in another MODEL_DIR, '
                     'or resume with the commit that wrote it' % (path, FORMAT))

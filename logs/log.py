@@ -154,8 +154,8 @@ def _notes(run):
     s, to_do, notes = run.s, run.plan[run.done:], []
     few = [now.val for now in to_do if now.num_old and now.val < _FEW and s.METHOD == 'bic']
     if few:
-        notes.append('the correction is fitted on %d to %d validation images; with fewer than %d it may do harm: a larger '
-                     'MEMORY_SIZE or VAL_FRACTION gives more' % (min(few), max(few), _FEW))
+        notes.append('the correction is fitted on %d validation images or fewer; with fewer than %d it may do harm: a larger '
+                     'MEMORY_SIZE or VAL_FRACTION gives more' % (max(few), _FEW))
     steps = min(settings.num_steps(s, now) for now in to_do)
     if steps * (1 - s.BATCH_NORM_DECAY) < _SETTLED:
         notes.append('BATCH_NORM_DECAY=%g: moving averages need about %.0f steps, and an increment has %d; unsettled ones make '

@@ -53,7 +53,7 @@ def test_a_log_that_cannot_be_written(path, name, reason, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize('more, notes', [
-    ({}, []), (dict(VAL_FRACTION='0.1'), ['the correction is fitted on 8 to 20 validation images; with fewer than 30 it may']),
+    ({}, []), (dict(VAL_FRACTION='0.1'), ['the correction is fitted on 20 validation images or fewer; with fewer than 30 it']),
     (dict(VAL_FRACTION='0.1', METHOD='distill'), []),
     (dict(BATCH_NORM_DECAY='0.99'), ['BATCH_NORM_DECAY=0.99: moving averages need about 300 steps, and an increment has 65; '])])
 def test_notes(more, notes, digits, tmp_path, capsys):
