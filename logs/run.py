@@ -14,6 +14,7 @@ from data import Fault, dataset, devices, settings
 from logs import checkpoint, export, log, results, tables
 
 STATUS = 75  # of a process that was stopped and can be resumed; EX_TEMPFAIL, "try again", in BSD's sysexits.h
+_INTERRUPTS = []  # signals that raised KeyboardInterrupt, which Python drops where an object is just being deleted
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C; what schedulers send; a lost terminal
 
 # The state of a run before its first step; checkpoints keep these. `trained`: the digest of the increment's training images.
@@ -171,6 +172,8 @@ class Run:
             values: dict from name to array: within an increment all variables of its graph, after it those of the network.
             step: int, steps done of the increment; 0 after it. sums: list of lists, losses since the last [train] line.
         """
+        if _INTERRUPTS:
+            raise KeyboardInterrupt
         self._saved = time.time()
         if not self.devices.chief:
             return
@@ -328,4 +331,9 @@ def like_ctrl_c():
     """Makes signals raise KeyboardInterrupt. Those that were ignored at the start, as by nohup, stay ignored."""
     for number in _SIGNALS:
         if signal.getsignal(number) == signal.SIG_DFL:
-            signal.signal(number, signal.default_int_handler)
+            signal.signal(number, _interrupt)
+
+
+def _interrupt(number, _):
+    _INTERRUPTS.append(number)
+    raise KeyboardInterrupt

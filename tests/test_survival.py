@@ -206,3 +206,24 @@ def test_deterministic_kernels(handful, whole, tmp_path):
         losses = [[float(event['loss']) for event in events(text, 'train')] for text in (out, common.log_of(whole))]
         np.testing.assert_allclose(*losses, rtol=0.01)
         assert len(events(out, 'result')) == 2
+
+
+def test_an_interrupt_that_python_drops():
+    """Within the deletion of an object: the next checkpoint is not written, and the run stops."""
+    program = """if True:
+        import os, signal
+        from logs.run import Run, like_ctrl_c
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        like_ctrl_c()
+
+        class Deleted:
+            def __del__(self):
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        Deleted()
+        print('dropped')
+        try:
+            Run.save(None, None, {})
+        except KeyboardInterrupt:
+            print('stopped')"""
+    assert subprocess.check_output([sys.executable, '-c', program], cwd=os.path.dirname(common.SCRIPT)) == b'dropped\nstopped\n'
