@@ -2,21 +2,19 @@
 import gzip
 import io
 import os
-import tarfile
-import types
 
 import numpy as np
 import pytest
 import scipy.io
+from common import NOT_FILES, listed, tar, write
 
-from data import Fault, prepare_imagenet, sources
+from data import Fault, prepare_imagenet
 
 WNIDS = ['n00000003', 'n00000001', 'n00000002']          # not in sorted order, like the devkit's numbers
 TRAIN = {'%s_%d.JPEG' % (wnid, i): wnid for k, wnid in enumerate(WNIDS) for i in range(3 + k)}
 VAL = {'ILSVRC2012_val_%08d.JPEG' % (i + 1): WNIDS[k] for i, k in enumerate([2, 0, 1, 1, 2, 0])}
 DEVKIT, META, TRUTH = 'ILSVRC2012_devkit_t12.tar.gz', 'data/meta.mat', 'data/ILSVRC2012_validation_ground_truth.txt'
 CLS_LOC, XML = 'ILSVRC2016_CLS-LOC.tar.gz', 'ILSVRC/Annotations/CLS-LOC/val/ILSVRC2012_val_00000001.xml'
-NOT_FILES = (tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE)
 
 
 @pytest.fixture(autouse=True)
@@ -27,19 +25,6 @@ def totals(monkeypatch):
 
 def pixels(name):
     return ('pixels of %s' % name).encode()
-
-
-def tar(files, change=()):
-    """The bytes of an archive. files, change: dict from name to bytes, or to one of NOT_FILES."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode='w') as archive:
-        for name, data in dict(files, **dict(change)).items():
-            member = tarfile.TarInfo(name)
-            if data in NOT_FILES:
-                member.type, member.linkname, data = data, 'readme', b''
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return out.getvalue()
 
 
 def meta(wnids, key='synsets'):
@@ -78,24 +63,13 @@ def class_folders(change=()):
     return dict(files, **dict(change))
 
 
-def write(folder, files):
-    for name, data in files.items():
-        if data is not None:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(data)
-
-
 def prepare(folder, source='source'):
     prepare_imagenet.prepare(str(folder / source), str(folder / 'to'), ['imagenet1000', 'imagenet100'], lambda line: None)
 
 
-def read(folder):
-    return sources.read(types.SimpleNamespace(DATA_DIR=str(folder), NUM_CLASSES=3, TEST_FRACTION=0.2))
-
-
 def check(folder):
     """Every image is listed, with its class and the class's name, and can be read."""
-    train, test, names, wrong, missing, _ = read(folder)
+    train, test, names, wrong, missing, _ = listed(folder)
     assert (names, wrong, missing) == (sorted(WNIDS), [], [])
     for images, expected in ((train, TRAIN), (test, VAL)):
         assert {os.path.basename(os.fsdecode(path)): names[number] for path, number in zip(*images)} == expected
@@ -140,7 +114,7 @@ def test_without_symbolic_links(tmp_path, monkeypatch):
     monkeypatch.setattr(os, 'symlink', refuse)
     with pytest.raises(Fault, match='dataImageNet1000: symbolic links cannot be made there .Operation not permitted.; choose'):
         prepare(tmp_path)
-    assert 'val/n00000001: no such folder' in str(read(tmp_path / 'to' / 'dataImageNet1000')[4])
+    assert 'val/n00000001: no such folder' in str(listed(tmp_path / 'to' / 'dataImageNet1000')[4])
 
 
 @pytest.mark.parametrize('files, message', [(make(kind), 'in it is not a regular file') for make in (
