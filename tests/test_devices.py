@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from common import SIZE_33, arguments, read, settings_of
+from common import SIZE_33, arguments, linear, read, settings_of
 
 import bic_layer
 import imagenet_main
@@ -20,14 +20,6 @@ def process_of(index, num_workers, local):
     made = Devices()
     made.strategy, made.local, made.first, made.total = True, local, local * index, local * num_workers
     return made
-
-
-def test_a_share_by_hand():
-    """The second of three devices: of 12 images the middle four; of the last two, the first one; from any position on."""
-    positions, second = np.arange(26), process_of(1, 3, 1)
-    expected = 2 * ([False] * 4 + [True] * 4 + [False] * 4) + [True, False]
-    assert second.mine(positions, 26, 12).tolist() == expected and second.part(12) == 4
-    assert second.mine(positions[17:], 26, 12).tolist() == expected[17:]
 
 
 @pytest.mark.parametrize('num_workers, local', [(1, 3), (2, 1), (3, 2)])
@@ -52,21 +44,9 @@ def test_every_image_is_one_devices(num_workers, local, total_images, batch_size
             assert max(map(len, taken)) - min(map(len, taken)) <= (len(batch) < batch_size)
 
 
-def linear(images, depth, num_classes, training, decay, data_format):
-    """A network without batch normalisation."""
-    kernel = tf.get_variable('dense/kernel', [3, num_classes], use_resource=True)
-    bias = tf.get_variable('dense/bias', [num_classes], use_resource=True)
-    features = tf.reduce_mean(images, [1, 2]) / 100
-    return features, tf.matmul(features, kernel) + bias
-
-
 def trained(handful, folder, count, weights, *more):
-    """Four steps of the second increment on so many devices, of 10 images each and the last one of five.
-
-    Returns:
-        losses: list of dict. values: dict, as `Devices.read` returns them. copies: two dicts from name to the moving averages
-        of each device, before and after this. outputs: list of (features, logits, labels) of 31 images; the last batch has one.
-    """
+    """Four steps of the second increment on so many devices, of 10 images each and the last one of five: the losses, what
+    `Devices.read` returns, the moving averages of each device before and after it, and the outputs for 31 images."""
     s = settings_of(arguments(handful, folder, '--BATCH_SIZE=10', '--EPOCHS=1', '--REPLICAS=%d' % count,
                               '--WEIGHT_DECAY=0.01', *more))
     data, _, plan, missing = read(s)
@@ -114,18 +94,6 @@ def test_moving_averages(handful, tmp_path):
         assert np.abs(first - second).max() > 0
         for value in (values[name], *after[name]):
             np.testing.assert_allclose(value, (first + second) / 2, rtol=1e-6, atol=1e-7)
-
-
-@pytest.mark.parametrize('more, message', [
-    (['--REPLICAS=3'], 'BATCH_SIZE=7: cannot be shared by 3 devices equally; 9 would do'),
-    (['--REPLICAS=2', '--BATCH_SIZE=8', '--EPOCHS=9'],
-     'BATCH_SIZE=8, EPOCHS=9: the last batch of increment 0 has 1 image for 2 devices: 0 values are too few'),
-    (['--REPLICAS=2', '--BATCH_SIZE=10', '--EPOCHS=1', '--RESNET_DEPTH=18'],
-     'BATCH_SIZE=10, EPOCHS=1: the last batch of increment 0 has 5 images for 2 devices: 2 values are too few')])
-def test_batches_that_cannot_be_shared(more, message, handful, tmp_path):
-    with pytest.raises(Fault) as fault:
-        imagenet_main.main(arguments(handful, tmp_path, *more))
-    assert message in str(fault.value)
 
 
 def test_devices_that_are_not_there(monkeypatch):

@@ -1,52 +1,44 @@
 """Class order, hold-out, quotas and plan against published numbers; herding against a literal loop."""
+import os
+
 import numpy as np
 import published
 import pytest
+from common import events
 
 import exemplar
+import imagenet_main
+from data import Fault
 
 
-def made_plan(counts, classes_per_increment, memory_size):
-    """A plan from class counts, the way imagenet_main.py makes it, with 50 test images a class."""
-    num_classes = len(counts)
-    random = np.random.RandomState(1993)
-    label_of_class = np.argsort(exemplar.class_order(num_classes, random, 'random'))
-    images = exemplar.images_by_label(label_of_class[np.repeat(np.arange(num_classes), counts)], num_classes)
-    train, held = exemplar.hold_out(images, memory_size, classes_per_increment, 0.1, random)
-    test = exemplar.images_by_label(np.repeat(np.arange(num_classes), 50), num_classes)
-    sizes = [classes_per_increment] * (num_classes // classes_per_increment)
-    return exemplar.plan(train, held, test, sizes, memory_size, 0.1)
+@pytest.mark.parametrize('way, num_classes, first', [
+    ('random', 100, [68, 56, 78, 8, 23]), ('random', 1000, [54, 7, 894, 512, 126]), ('sorted', 7, [0, 1, 2, 3, 4]),
+    ('icarl', 100, [87, 0, 52, 58, 44])])  # iCaRL's CIFAR-100
+def test_class_orders_of_seed_1993(way, num_classes, first):
+    order = exemplar.class_order(num_classes, np.random.RandomState(1993), way)
+    assert list(order[:5]) == first and sorted(order) == list(range(num_classes))
 
 
-@pytest.mark.parametrize('num_classes, first', [(100, [68, 56, 78, 8, 23]), (1000, [54, 7, 894, 512, 126])])
-def test_class_order_of_seed_1993(num_classes, first):
-    order = exemplar.class_order(num_classes, np.random.RandomState(1993), 'random')
-    assert list(order[:5]) == first
-    assert sorted(order) == list(range(num_classes))
-
-
-def test_other_class_orders():
-    assert list(exemplar.class_order(100, np.random.RandomState(1993), 'icarl')[:5]) == [87, 0, 52, 58, 44]   # iCaRL's CIFAR-100
-    assert list(exemplar.class_order(7, np.random.RandomState(1993), 'sorted')) == [0, 1, 2, 3, 4, 5, 6]
-
-
-def test_counts_were_typed_in_right():
-    assert sum(published.COUNTS) == 1281167
-    assert sum(published.COUNTS[:100]) == 129395
-
-
-@pytest.mark.parametrize('rows, counts, classes_per_increment, memory_size', [
-    (published.IMAGENET100, published.COUNTS[:100], 10, 2000),
-    (published.IMAGENET1000, published.COUNTS, 100, 20000)])
-def test_published_sizes(rows, counts, classes_per_increment, memory_size):
-    plan = made_plan(counts, classes_per_increment, memory_size)
-    assert [now.train for now in plan] == rows['train']
-    assert [now.val for now in plan] == rows['val']
-    assert [now.test for now in plan] == rows['test']
-    assert [now.exemplars for now in plan[1:]] == [180, 90, 60, 45, 36, 30, 26, 22, 20]
+@pytest.mark.parametrize('rows, counts, dataset, first', [
+    (published.IMAGENET100, published.COUNTS[:100], 'imagenet100', 'c68'),
+    pytest.param(published.IMAGENET1000, published.COUNTS, 'imagenet1000', 'c54', marks=pytest.mark.slow)])
+def test_the_plan_from_lists_alone_is_the_published_one(rows, counts, dataset, first, tmp_path, capsys):
+    """All sixty sizes, twenty step counts and the exemplars of a class, without any image; then what is missing, and nothing is
+    written."""
+    for part, of_class in (('train', counts), ('val', [50] * len(counts))):
+        (tmp_path / (part + '.txt')).write_text(''.join(
+            '%s/c%d/%d.JPEG %d\n' % (part, label, i, label) for label, count in enumerate(of_class) for i in range(count)))
+    with pytest.raises(Fault, match='train/c0: no such folder; .*train.txt has 1300 of its images there'):
+        imagenet_main.main(['--PLAN_ONLY=True', '--DATASET=' + dataset, '--DATA_DIR=%s' % tmp_path,
+                            '--LOG_DIR=%s/logs' % tmp_path, '--MODEL_DIR=%s/model' % tmp_path])
+    out = capsys.readouterr().out
+    assert {key: [int(event[key]) for event in events(out, 'plan')] for key in rows} == rows
+    assert [event['exemplars_per_class'] for event in events(out, 'plan')] == '0 180 90 60 45 36 30 26 22 20'.split()
+    assert events(out, 'class')[0]['name'] == first and sorted(os.listdir(str(tmp_path))) == ['train.txt', 'val.txt']
 
 
 def test_memory_is_never_exceeded():
+    assert exemplar.quota(2000, 20, 0.3) == (70, 30)  # 0.3 * 100 is 30; some roundings of its float product would give 29
     for fraction in (0.05, 0.1, 0.2, 0.3, 0.4, 0.9):
         for memory_size in list(range(2, 60)) + [100, 999, 2000, 20000]:
             for num_old in range(1, memory_size // 2 + 1):
@@ -54,17 +46,6 @@ def test_memory_is_never_exceeded():
                 assert validation >= 1
                 assert exemplars >= (fraction <= 0.5), (memory_size, num_old, fraction)
                 assert num_old * (exemplars + validation) <= memory_size
-
-
-@pytest.mark.parametrize('memory_size, num_old, fraction, expected', [
-    (2000, 10, 0.1, (180, 20)),   # published
-    (2000, 70, 0.1, (26, 2)),     # published: x = 28.57
-    (2000, 20, 0.3, (70, 30)),    # 0.3 * 100 is 30 exactly; its float product would be floored to 29 by some roundings
-    (100, 8, 0.1, (11, 1)),       # x = 12.5: ceil 13 - ceil 1.25 = 11, floor 12 - 1 = 11
-    (20, 9, 0.1, (1, 1)),         # x = 2.22: ceil 3 - ceil 0.22 = 2 would exceed the memory
-    (7, 5, 0.1, (0, 1))])         # too small a memory
-def test_quota_by_hand(memory_size, num_old, fraction, expected):
-    assert exemplar.quota(memory_size, num_old, fraction) == expected
 
 
 @pytest.mark.parametrize('fraction', [0.1, 0.15, 0.3, 0.4])
@@ -78,15 +59,6 @@ def test_the_plan_counts_what_the_memory_keeps(fraction):
         kept = [of_class[:now.exemplars] for of_class in kept]     # only ever fewer
         assert now.train == sum(len(of_class) for of_class in kept) + len(train[now.increment])
         kept.append(train[now.increment])
-
-
-def test_the_plan_of_learning_jointly():
-    """12, 9, 10 and 11 training images, in two increments: the second has all of them."""
-    train = [np.arange(count) for count in (12, 9, 10, 11)]
-    images = [np.arange(3)] * 4
-    apart, joint = (exemplar.plan(train, images, images, [2, 2], 8, 0.25, joint) for joint in (False, True))
-    assert [now.train for now in apart] == [21, 21 + 2 * 3] and [now.train for now in joint] == [21, 42]
-    assert [now._replace(train=0) for now in apart] == [now._replace(train=0) for now in joint]
 
 
 def test_hold_out_is_the_authors_stream():
@@ -105,14 +77,6 @@ def test_hold_out_is_the_authors_stream():
         np.random.shuffle(of_class)
         assert list(train[label]) == sorted(of_class[:-3])   # int(0.2 * 80 / 5) = 3
         assert list(held[label]) == list(of_class[-3:])
-
-
-def test_small_classes_keep_an_image_to_train_on():
-    images = [np.arange(2), np.arange(2, 17), np.arange(17, 60)]
-    train, held = exemplar.hold_out(images, 30, 1, 0.2, np.random.RandomState(0))
-    assert [len(h) for h in held] == [1, 3, 6]   # at least 1; int(0.2 * 15); int(0.2 * 30 / 1)
-    for of_class, kept, out in zip(images, train, held):
-        assert sorted(np.concatenate([kept, out])) == list(of_class)
 
 
 def literal_herding(features, count):
@@ -139,9 +103,9 @@ def test_herding_is_the_literal_loop(images, dimensions, count):
 
 
 def test_herding_ties_go_to_the_lower_index():
-    """Whole numbers and eight images: every distance is exact, and three pairs of images are the same."""
+    """Whole numbers and eight images: every distance is exact, and three pairs of images are the same. Nine are not there."""
     features = np.random.RandomState(5).randint(0, 4, (5, 3))[[0, 1, 2, 3, 4, 1, 2, 0]]
-    assert list(exemplar.herding(features, 8)) == literal_herding(features, 8)
+    assert list(exemplar.herding(features, 8)) == list(exemplar.herding(features, 9)) == literal_herding(features, 8)
 
 
 def test_nearest_mean_of_exemplars():
@@ -158,7 +122,3 @@ def test_nearest_mean_of_exemplars():
             distances.append(np.sqrt(np.sum((image / np.sqrt(np.sum(image ** 2)) - mean) ** 2)))
         assert list(np.argsort(-scores)) == list(np.argsort(distances))
     assert np.isfinite(exemplar.mean_scores(np.zeros([1, 5]), [exemplar.class_mean(np.zeros([2, 5]))])).all()   # dead features
-
-
-def test_herding_takes_what_there_is():
-    assert sorted(exemplar.herding(np.eye(3), 7)) == [0, 1, 2]

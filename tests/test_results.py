@@ -32,7 +32,7 @@ def test_score_by_hand():
     scores = results.score(
         lambda tag, **values: lines.append((tag, values)), now, 'test',
         [(features[:3], logits[:3], np.array([0, 1, 2])), (features[3:], logits[3:], np.array([2]))],
-        lambda _, logits: bic_layer.corrected_logits(logits, 2, 0.5, 0.0), means, plan)
+        lambda _, logits: bic_layer.corrected_logits(logits, 2, 2.0, -5.0), means, plan)
     before, after = (0.5, 1, [0.5, 0.5], [0, 1, 0.5], [2, 1, 2, 1]), (0.75, 1, [1, 0.5], [1, 1, 0.5], [0, 1, 2, 1])
     np.testing.assert_equal(tuple(scores), ([0, 1, 2, 2], before, after, after))
     assert [(tag, values.get('top1', values.get('top1_by_increment', values.get('predicted')))) for tag, values in lines] == [
