@@ -25,23 +25,18 @@ NOW = exemplar.Increment(1, 5, 8, 0, 0, 0, 0, 0, 0)
 FIT = bic_layer.Fit(0.55, -0.31, 0, 0, False)
 S = types.SimpleNamespace(RESNET_DEPTH=20, IMAGE_SIZE=23, RESIZE_SIDE_MIN=27, STANDARDIZE=False, BATCH_NORM_DECAY=0.9,
                           BATCH_SIZE=7, SEED=1)
-# Without the project: the old way on both TensorFlows, today's on TensorFlow 2.
+# Without the project, by TensorFlow 2's way to load a model, which TensorFlow 1.15 has as well.
 ALONE = """
 import sys
 import numpy as np
 import tensorflow as tf
-v1 = tf.compat.v1
+tf.compat.v1.enable_v2_behavior()
 folder, *files = sys.argv[1:]
+predict = tf.compat.v2.saved_model.load(folder).signatures['serving_default']
 contents = [open(file, 'rb').read() for file in files]
-with v1.Graph().as_default(), v1.Session() as session:
-    signature = v1.saved_model.load(session, ['serve'], folder).signature_def['serving_default']
-    outputs = {key: signature.outputs[key].name for key in signature.outputs}
-    results = [session.run(outputs, {signature.inputs['image_bytes'].name: batch}) for batch in (contents, contents[:1])]
-if tf.__version__[0] == '2':
-    predict = tf.saved_model.load(folder).signatures['serving_default']
-    results += [{key: value.numpy() for key, value in predict(image_bytes=tf.constant(batch)).items()}
-                for batch in (contents, contents[:1])]
-np.savez('results.npz', *[array for result in results for array in (result['classes'].astype('S'), result['probabilities'])])
+results = [predict(image_bytes=tf.constant(batch)) for batch in (contents, contents[:1])]
+np.savez('results.npz', *[array for result in results for array in (
+    result['classes'].numpy().astype('S'), result['probabilities'].numpy())])
 """
 
 
@@ -111,10 +106,8 @@ def test_without_the_project(exported, files, evaluated, tmp_path):
     assert len(set(map(tuple, order))) > 1 and (order[:, 0] != order[:, 0].min()).any()
     with np.load(str(tmp_path / 'results.npz')) as archive:
         arrays = [archive['arr_%d' % i] for i in range(len(archive.files))]
-    assert len(arrays) == (8 if tf.__version__[0] == '2' else 4)
-    for classes, probabilities in zip(arrays[::2], arrays[1::2]):
-        count = len(classes)
-        assert count in (1, 7) and probabilities.dtype == np.float32
+    for count, classes, probabilities in zip((7, 1), arrays[::2], arrays[1::2]):
+        assert len(classes) == count and probabilities.dtype == np.float32
         assert [[name.decode() for name in row] for row in classes] == [[NAMES[label] for label in row] for row in order[:count]]
         np.testing.assert_allclose(probabilities, np.take_along_axis(expected, order, 1)[:count], rtol=1e-4, atol=1e-7)
 
@@ -132,15 +125,10 @@ def test_what_is_inside(exported, files, evaluated):
         np.testing.assert_allclose(session.run(outputs, {given: contents(files)})['features'], evaluated[2], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(kernel, weights['dense/kernel'][:, :8] * scale, rtol=1e-6)
     np.testing.assert_allclose(bias, weights['dense/bias'][:8] * scale + ([0] * 5 + [-0.31] * 3), rtol=1e-6)
-
-
-def test_nothing_but_inference_is_written(exported):
     with open(os.path.join(exported, 'saved_model.pb'), 'rb') as file:
-        written = file.read()
-    folders = os.path.dirname(common.SCRIPT), os.path.dirname(os.path.dirname(exported))
-    for unwanted in (*folders, '.py', 'Iterator', 'Momentum', 'Grad'):
+        written = file.read()  # nothing but inference, and no path of this machine
+    for unwanted in (os.path.dirname(common.SCRIPT), os.path.dirname(exported), '.py', 'Iterator', 'Momentum', 'Grad'):
         assert unwanted.encode() not in written, unwanted
-    assert sorted(os.listdir(exported)) == ['saved_model.pb', 'variables']
 
 
 def test_of_equal_classes_the_lower_label_comes_first(files, tmp_path, capfd):
@@ -172,38 +160,23 @@ def test_a_model_that_cannot_be_written(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not os.path.exists(str(tmp_path / 'export' / '1'))
-    shutil.rmtree(str(tmp_path / 'export'))
-    (tmp_path / 'export').write_text('')
-    with pytest.raises(Fault, match='export/1: cannot be written .File exists.; free space or fix it'):
-        export.write(str(tmp_path), S, NOW, NAMES, network(1), FIT)
 
 
 # ---- A run's models, and what they say of images ---------------------------------------------------------------------------
 @pytest.fixture(name='run', scope='module')
 def run_(handful, tmp_path_factory):
-    """A run's folder and rows."""
+    """A run's folder."""
     folder = tmp_path_factory.mktemp('run')
-    return str(folder), common.run_main(handful, folder)[0]
+    common.run_main(handful, folder)
+    return folder
 
 
-def test_a_run_writes_its_results(run, handful):
-    """Over the test set, in the run's batches, each version's top-1 is the one in the closing table."""
-    folder, rows = run
-    state = common.newest_state(folder)
-    assert sorted(os.listdir(os.path.join(folder, 'model', 'digits', 'export'))) == ['0', '1']
-    assert common.stored(folder, 'increment-1')['dense/bias'].shape == (8,)
-    for k, row in enumerate(rows):
-        test = [(os.path.join(handful, path), of_class['name'])
-                for of_class in state['classes'][:row['classes']] for path in of_class['test']]
-        with tf.Graph().as_default(), tf.Session() as session:
-            given, outputs = loaded(session, os.path.join(folder, 'model', 'digits', 'export', str(k)))
-            found = [name for i in range(0, len(test), 7)
-                     for name in session.run(outputs, {given: contents(path for path, _ in test[i:i + 7])})['classes'][:, 0]]
-        assert len(test) == row['test'] and np.mean([name.decode() == of for name, (_, of) in zip(found, test)]) == row['top1']
+def command(run, path, *more):
+    return ['--PREDICT=%s' % path, '--MODEL_DIR=%s/model' % run, '--DATA_DIR=/none', *more]
 
 
-def predict(run, path, *more):
-    return imagenet_main.main(['--PREDICT=%s' % path, '--MODEL_DIR=%s/model' % run[0], '--DATA_DIR=/none'] + list(more))
+def predict(*arguments):
+    imagenet_main.main(command(*arguments))
 
 
 def test_predict(run, files, tmp_path, capsys):
@@ -212,18 +185,14 @@ def test_predict(run, files, tmp_path, capsys):
     (folder / 'below' / '.git').mkdir(parents=True)
     for place in ('zwei Wörter.jpg', 'below/数字', 'below/.hidden.jpg', 'below/.git/config.jpg'):
         shutil.copy(files[0], str(folder / place))
-    (folder / 'text.jpg').write_text('no image')
-    (folder / 'empty.png').write_text('')
     whole = contents(files[:1])[0]
     (folder / 'cut.jpg').write_bytes(whole[:len(whole) // 2])
     (folder / 'middle.jpg').write_bytes(whole[:len(whole) // 2] + b'\xff\xd9')  # looks whole and is not
-    (folder / 'link.jpg').symlink_to('nowhere')
-    command = ['--PREDICT=%s' % folder, '--MODEL_DIR=%s/model' % run[0], '--DATA_DIR=/none']
-    done = subprocess.run([sys.executable, common.SCRIPT] + command,
+    done = subprocess.run([sys.executable, common.SCRIPT] + command(run, folder),
                           capture_output=True, env=dict(os.environ, PYTHONIOENCODING='utf-8'))
     assert done.returncode == 1
     lines = done.stdout.decode().split('\n')
-    assert lines[0] == '[model]   dir=%s/model/digits/increment-1' % run[0]
+    assert lines[0] == '[model]   dir=%s/model/digits/increment-1' % run
     assert [line for line in lines if line.startswith('[image]')] == ['[image]   path=%s' % (folder / name)
                                                                       for name in ('below/数字', 'zwei Wörter.jpg')]
     of_image = [line.split(' name=') for line in lines[2:7]]
@@ -231,9 +200,8 @@ def test_predict(run, files, tmp_path, capsys):
     assert probabilities == sorted(probabilities, reverse=True) and 0 < sum(probabilities) <= 1
     assert len({name for _, name in of_image}) == 5 and {name for _, name in of_image} <= set('0123456789')
     assert lines[2:7] == lines[8:13] and len(lines) == 14
-    assert done.stderr.decode().split('\n')[-6:] == ['%s: %s' % (folder / name, reason) for name, reason in (
-        ('cut.jpg', 'is cut off'), ('empty.png', 'is empty'), ('link.jpg', 'is a link to nowhere, which is not there'),
-        ('middle.jpg', 'cannot be decoded'), ('text.jpg', 'is no JPEG, PNG, GIF or BMP image'))] + ['']
+    assert done.stderr.decode().split('\n')[-3:] == [
+        '%s/cut.jpg: is cut off' % folder, '%s/middle.jpg: cannot be decoded' % folder, '']
     capsys.readouterr()
     predict(run, files[3])  # one file, and nothing wrong
     assert capsys.readouterr().out.count('\n') == 7
@@ -254,7 +222,7 @@ def test_predict_finds_nothing(run, tmp_path):
     with pytest.raises(Fault, match='PREDICT=%s: no file is there that is not hidden' % tmp_path):
         predict(run, tmp_path)
     with pytest.raises(Fault, match='/digits: no checkpoint of an increment is there; train a model first, or set MODEL_DIR and'):
-        predict([str(tmp_path)], tmp_path)
+        predict(tmp_path, tmp_path)
     with pytest.raises(Fault, match='SEED=-1: must be'):
         predict(run, tmp_path, '--SEED=-1')
 
@@ -262,17 +230,17 @@ def test_predict_finds_nothing(run, tmp_path):
 def test_predict_from_another_checkpoint(run, files, tmp_path, capsys):
     """The one before a damaged one; not one within an increment. What the program did not write is refused."""
     model = tmp_path / 'model' / 'digits'
-    shutil.copytree(run[0] + '/model', str(tmp_path / 'model'))
+    shutil.copytree(str(run / 'model'), str(tmp_path / 'model'))
     shutil.rmtree(str(model / 'export'))
     (model / 'increment-1').rename(model / 'increment-1-step-3')
-    predict([str(tmp_path)], files[0])
+    predict(tmp_path, files[0])
     assert '[model]   dir=%s/increment-0\n' % model in capsys.readouterr().out
     (model / 'increment-1-step-3').rename(model / 'increment-1')
     os.truncate(str(model / 'increment-1' / 'network.npz'), 100)
-    predict([str(tmp_path)], files[0])
+    predict(tmp_path, files[0])
     out = capsys.readouterr().out
     assert '[left_out] %s/increment-1: network.npz is damaged\n[model]   dir=%s/increment-0\n' % (model, model) in out
     arrays, state = checkpoint.read(str(model / 'increment-0'))
     checkpoint.write(str(model), dict(arrays, **{'conv1/kernel': arrays['conv1/kernel'][1:]}), state)
     with pytest.raises(Fault, match='increment-0: network.npz is not as this program wrote it: conv1/kernel is not there with'):
-        predict([str(tmp_path)], files[0])
+        predict(tmp_path, files[0])
