@@ -51,6 +51,13 @@ def report(what, ratios):
     print('| %s | %.2f | %.2f .. %.2f |' % (what, np.median(ratios), np.min(ratios), np.max(ratios)), flush=True)
 
 
+def compare(what, rounds, one, other, clock=0):
+    """Reports the ratio of two functions' seconds and returns them. clock: 0, the wall's; 1, the processor's."""
+    taken = interleaved(rounds, one, other)
+    report(what, taken[:, 0, clock] / taken[:, 1, clock])
+    return taken
+
+
 def increments(classes):
     """Two of so many classes each."""
     return [exemplar.Increment(0, 0, classes, 0, 1, 1, 10 ** 6, 1, 1),
@@ -61,7 +68,7 @@ def trainer(s, paths=None, classes=10):
     """A function that trains some steps, teacher included; on images, or on one batch that is there already."""
     plan, devices = increments(classes), machine.Devices(s)
     with devices.graph():
-        graph, original = tf.get_default_graph(), batches.training_batches
+        original = batches.training_batches
         if paths is None:
             pixels = np.random.RandomState(0).normal(0, 60, (BATCH, s.IMAGE_SIZE, s.IMAGE_SIZE, 3)).astype(np.float32)
             batch = tf.constant(pixels), tf.range(BATCH) % (2 * classes)
@@ -81,7 +88,6 @@ def trainer(s, paths=None, classes=10):
         for _ in range(STEPS):
             session.run(model.losses, {model.rate: 0.01, model.count: BATCH})
         session.run(model.train_batches.initializer, feed)  # stops the reading ahead, which would burden what is measured next
-    train.operations = len(graph.get_operations())
     return train
 
 
@@ -102,69 +108,42 @@ def reader(load, paths, draws):
     return read
 
 
-def input_pipeline(paths):
-    s, random = settings(), np.random.RandomState(0)
-    paths = np.tile(paths, -(-640 // len(paths)))
-    draws = np.column_stack([random.randint(256, 513, len(paths)), random.random_sample((len(paths), 3))])
-    ours = reader(lambda path, draw: batches.augmented(lambda window: batches.of_file(path, window), draw, s), paths, draws)
-    taken = interleaved(7, reader(lambda path, draw: plain(path, draw, s), paths, draws), ours)[:, :, 1]
-    report('Input: images per processor second, ours / all of the image decoded and resized', taken[:, 0] / taken[:, 1])
-    return np.median(taken[:, 1]) / len(paths) * BATCH
-
-
-def training(paths, seconds_per_batch):
-    s = settings()
-    taken = interleaved(5, trainer(s, np.tile(paths, 20)), trainer(s))
-    report('ResNet-18 at 224 px, training step: with reading its images / from one batch that is there',
-           taken[:, 0, 0] / taken[:, 1, 0])
-    report('.. processor time of reading a batch / of training on it', seconds_per_batch * STEPS / taken[:, 1, 1])
+def reading_and_training(paths):
+    s, random, many = settings(), np.random.RandomState(0), np.tile(paths, -(-640 // len(paths)))
+    draws = np.column_stack([random.randint(256, 513, len(many)), random.random_sample((len(many), 3))])
+    whole = reader(lambda path, draw: plain(path, draw, s), many, draws)
+    part = reader(lambda path, draw: batches.augmented(lambda window: batches.of_file(path, window), draw, s), many, draws)
+    reading = compare('Input: images per processor second, ours / all of the image decoded and resized', 7,
+                      whole, part, clock=1)
+    training = compare('ResNet-18 at 224 px, training step: with reading its images / from one batch that is there', 5,
+                       trainer(s, np.tile(paths, 20)), trainer(s))
+    seconds_per_batch = np.median(reading[:, 1, 1]) / len(many) * BATCH
+    report('.. processor time of reading a batch / of training on it', seconds_per_batch * STEPS / training[:, 1, 1])
 
 
 def precision():
     for size in (224, 32):
         made = [settings(MIXED_PRECISION=mixed, IMAGE_SIZE=size) for mixed in (False, True)]
-        taken = interleaved(5, *map(trainer, made))[:, :, 0]
-        report('ResNet-18 at %d px, training step: float32 / %s' % (size, machine.precision(made[1])),
-               taken[:, 0] / taken[:, 1])
-
-
-def bias_correction(paths):
-    """200 epochs of SGD through the network, one epoch measured, against the fit on logits that are there."""
-    s = settings()
-    plan, random = increments(10), np.random.RandomState(0)
-    labels = np.arange(400) % 20
-    logits = random.normal(size=(400, 20)) + 2 * np.eye(20)[labels] + np.repeat([0, 1], 10)
-    with tf.Graph().as_default(), tf.Session() as session:
-        model = main.build(s, plan, plan[1], [bic_layer.IDENTITY])
-        session.run(model.initializer)
-        data = types.SimpleNamespace(paths=np.tile(paths, 400)[:400], labels=labels)
-        taken = interleaved(2, lambda: list(main.results.evaluate(s, session, model, plan[1], data, np.arange(400))),
-                            lambda: bic_layer.fit_bias(logits, labels, 10, s.BETA_MIN, s.BETA_MAX, s.GAMMA_PENALTY))[:, :, 0]
-    report('Stage 2 on 400 images: 200 epochs through the network / one pass and the exact fit',
-           200 * taken[:, 0] / (taken[:, 0] + taken[:, 1]))
+        compare('ResNet-18 at %d px, training step: float32 / %s' % (size, machine.precision(made[1])), 5, *map(trainer, made))
 
 
 def herding():
-    features = np.random.RandomState(0).gamma(1.0, size=(1280, 512)).astype(np.float32)
-    picks = []
-    taken = interleaved(1, lambda: picks.append(list(literal_herding(features, 180))),
-                        lambda: picks.append(list(exemplar.herding(features, 180))))[:, :, 1]
+    features, picks = np.random.RandomState(0).gamma(1.0, size=(1280, 512)).astype(np.float32), []
+    compare('Herding, 180 of 1,280 images x 512 features: literal loop / ours', 1,
+            lambda: picks.append(list(literal_herding(features, 180))),
+            lambda: picks.append(list(exemplar.herding(features, 180))), clock=1)
     assert all(pick == picks[0] for pick in picks)
-    report('Herding, 180 of 1,280 images x 512 features: literal loop / ours', taken[:, 0] / taken[:, 1])
 
 
 def classes():
-    s = settings(IMAGE_SIZE=64)
-    few, many = trainer(s, classes=5), trainer(s, classes=5000)
-    report('Operations in the graph, 10,000 classes / 10', [many.operations / few.operations])
-    taken = interleaved(5, many, few)[:, :, 0]
-    report('ResNet-18 at 64 px, training step: 10,000 classes / 10', taken[:, 0] / taken[:, 1])
+    few, many = (trainer(settings(IMAGE_SIZE=64), classes=classes) for classes in (5, 5000))
+    compare('ResNet-18 at 64 px, training step: 10,000 classes / 10', 5, many, few)
 
 
 def devices():
     """On the same processors: what it costs to share a batch, and to sum the gradients in memory."""
-    taken = interleaved(9, trainer(settings(IMAGE_SIZE=64, REPLICAS=2)), trainer(settings(IMAGE_SIZE=64, REPLICAS=1)))[:, :, 0]
-    report('ResNet-18 at 64 px, training step: shared by two parts of the CPU / by one', taken[:, 0] / taken[:, 1])
+    compare('ResNet-18 at 64 px, training step: shared by two parts of the CPU / by one', 9,
+            *[trainer(settings(IMAGE_SIZE=64, REPLICAS=replicas)) for replicas in (2, 1)])
 
 
 if __name__ == '__main__':
@@ -173,10 +152,8 @@ if __name__ == '__main__':
         sys.exit(__doc__)
     files = np.array([os.fsencode(path) for path in sorted(glob.glob(os.path.join(sys.argv[1], '*.[jJ][pP]*[gG]')))], object)
     print('| Ratio, TensorFlow %s | median | range |\n|---|---:|---:|' % tf.__version__)
-    reading = input_pipeline(files)
-    training(files, reading)
+    reading_and_training(files)
     precision()
-    bias_correction(files)
     herding()
     classes()
     devices()
