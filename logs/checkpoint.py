@@ -3,7 +3,7 @@
 A checkpoint is a folder, increment-<k>/ after an increment, increment-<k>-step-<n>/ within one:
     network.npz     after an increment the network's variables, within one all variables of the graph
     state.json      the state of the run, see logs/run.py
-    SHA256SUMS      checksums of the two, as `sha256sum -c` reads them; written last, it completes the checkpoint
+    SHA256SUMS      checksums of the two, as `sha256sum -c` reads them
 """
 import contextlib
 import fcntl
@@ -46,24 +46,22 @@ def write(folder, arrays, state, before=None):
         before: str or None, folder of the checkpoint that this run wrote last or was resumed from.
     """
     step, name = state['step'], _name(state)
-    path, network = os.path.join(folder, name), io.BytesIO()
+    path, partial, network = os.path.join(folder, name), os.path.join(folder, 'checkpoint.partial'), io.BytesIO()
     np.savez(network, **arrays)
     files = {'network.npz': network.getbuffer(),
              'state.json': json.dumps(_without_nan(dict(state, format=FORMAT)), allow_nan=False, indent=1).encode()}
-    sums = ''.join('%s  %s\n' % (hashlib.sha256(content).hexdigest(), file) for file, content in files.items())
+    files['SHA256SUMS'] = b''.join(_sum_line(file, content) for file, content in files.items())
     try:
-        os.makedirs(path, exist_ok=True)
-        for file, content in list(files.items()) + [('SHA256SUMS', sums.encode())]:
-            _write(os.path.join(path, file), content)
-        for changed in (path, folder):  # otherwise a power cut may undo the renaming
-            sync(changed)
+        os.makedirs(partial, exist_ok=True)
+        for file, content in files.items():
+            with open(os.path.join(partial, file), 'wb') as opened:
+                opened.write(content)
+        put(partial, path)
     except OSError as error:
         raise Fault('%s: cannot be written (%s); free space or fix it, and the same command resumes from the checkpoint before'
                     % (path, error.strerror))
     for other in _newest_first(folder) if step else ():
         if 'step' in other and other not in (name, os.path.basename(before or '')):
-            with contextlib.suppress(OSError):
-                os.remove(os.path.join(folder, other, 'SHA256SUMS'))  # first: an incomplete checkpoint is ignored
             shutil.rmtree(os.path.join(folder, other), ignore_errors=True)
     return path
 
@@ -84,9 +82,7 @@ def newest(folder, within=True):
         if 'step' in name and not within:
             continue
         try:
-            if os.path.exists(os.path.join(path, 'SHA256SUMS')):
-                return read(path) + (path, damaged)
-            _format(path)  # never complete, or from before there were checksums
+            return read(path) + (path, damaged)
         except (ValueError, RecursionError) as error:  # the latter of JSON within JSON within ..
             damaged.append('%s: %s' % (path, error))
         except OSError as error:
@@ -105,11 +101,11 @@ def read(path):
     for name in ('SHA256SUMS', 'network.npz', 'state.json'):
         irregular = sources.irregular(os.path.join(path, name))
         if irregular:
+            _format(path)  # the fault of a checkpoint from before there were checksums
             raise ValueError('%s: %s' % (name, irregular))
         with open(os.path.join(path, name), 'rb') as file:
             contents[name] = file.read()
-        if name != 'SHA256SUMS' and ('%s  %s\n' % (hashlib.sha256(contents[name]).hexdigest(), name)
-                                     ).encode() not in contents['SHA256SUMS']:
+        if name != 'SHA256SUMS' and _sum_line(name, contents[name]) not in contents['SHA256SUMS']:
             raise ValueError('%s is damaged' % name)
     state = _format(path)
     wrong = _wrong(state)
@@ -185,11 +181,24 @@ def lock_state(folder):
         return '', 0
 
 
-def sync(path):
-    """Flushes a file, or the names in a folder, to the disk."""
+def put(partial, path):
+    """Flushes a folder to the disk, and then renames it to path, which it replaces."""
+    for place, _, files in os.walk(partial):
+        for name in files + ['']:
+            _sync(os.path.join(place, name))
+    shutil.rmtree(path, ignore_errors=True)
+    os.rename(partial, path)
+    _sync(os.path.dirname(path))  # otherwise a power cut may undo the renaming
+
+
+def _sync(path):
     descriptor = os.open(path, os.O_RDONLY)
     os.fsync(descriptor)
     os.close(descriptor)
+
+
+def _sum_line(name, content):
+    return ('%s  %s\n' % (hashlib.sha256(content).hexdigest(), name)).encode()
 
 
 def _name(state):
@@ -263,12 +272,3 @@ def _without_nan(value):
         return [_without_nan(one) for one in value]
     value = value.item() if isinstance(value, np.generic) else value
     return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _write(path, content):
-    """Writes a file under another name, then renames it."""
-    with open(path + '.partial', 'wb') as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(path + '.partial', path)

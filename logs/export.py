@@ -30,10 +30,9 @@ def write(folder, s, now, names, weights, fit):
         weights: dict from a variable's name, as in `resnet_model.variables`, to float32 array. fit: bic_layer.Fit.
     """
     path = os.path.join(folder, 'export', str(now.increment))
-    partial, old = path + '.partial', path + '.old'  # no numbers: Serving passes them by
+    partial = path + '.partial'  # no number: Serving passes it by
     try:
-        for left_over in (partial, old):
-            shutil.rmtree(left_over, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with tf.Graph().as_default(), batches.host_session() as session:
             given, outputs = _network(session, s, now, names, weights, fit)
@@ -43,14 +42,7 @@ def write(folder, s, now, names, weights, fit):
                 'serving_default': tf.saved_model.predict_signature_def(inputs, outputs),
                 'features': tf.saved_model.predict_signature_def(inputs, features)}, strip_default_attrs=True)
             builder.save()
-        for place, _, files in os.walk(partial):
-            for written in files + ['']:
-                checkpoint.sync(os.path.join(place, written))
-        if os.path.exists(path):
-            os.rename(path, old)
-        os.rename(partial, path)
-        checkpoint.sync(os.path.dirname(path))
-        shutil.rmtree(old, ignore_errors=True)
+        checkpoint.put(partial, path)
     except (OSError, tf.errors.OpError) as error:
         raise Fault('%s: cannot be written (%s); free space or fix it, and the same command resumes from the last checkpoint'
                     % (path, reason(error)))
