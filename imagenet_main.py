@@ -345,7 +345,7 @@ def train_classifier(s, session, model, run, now, train):
     fetched = [list(model.losses.values()), model.waited, model.requests_sum]
     session.run(model.train_batches.initializer, batches.feed(model, run.data, train))
     with run.noting_signals():
-        for step in run.log.progress(range(run.step, steps), 'increment=%d' % k):
+        for step in range(run.step, steps):
             rate, began = settings.learning_rate(s, now.train, step), time.time()
             epoch, count = step * s.BATCH_SIZE // now.train, min(s.BATCH_SIZE, s.EPOCHS * now.train - step * s.BATCH_SIZE)
             fed = {model.rate: rate, model.count: count, model.requests: run.requests(now, step)}

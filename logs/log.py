@@ -11,11 +11,6 @@ import time
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-try:
-    import tqdm
-except ImportError:  # it is optional
-    tqdm = None
-
 from data import Fault, devices, settings
 from logs import events, tables
 
@@ -38,7 +33,6 @@ class Log:
             self._file.write('\n')
         if hasattr(sys.stdout, 'reconfigure'):
             sys.stdout.reconfigure(errors='backslashreplace')  # class names in any language, on terminals in any
-        self._bar = tqdm is not None and not silent and sys.stdout.isatty() and sys.stderr.isatty()
 
     def __call__(self, tag, **values):
         """Writes one line: fractions, not percent, with fixed decimals; lists joined by commas; no spaces in values."""
@@ -52,10 +46,7 @@ class Log:
         if self._silent:
             return
         try:
-            if self._bar:
-                tqdm.tqdm.write(line)  # above the progress bar
-            else:
-                print(line, flush=True)
+            print(line, flush=True)
         except OSError as error:
             raise Fault('standard output: cannot be written (%s); the same command resumes from the last checkpoint'
                         % error.strerror)
@@ -68,10 +59,6 @@ class Log:
             except OSError as error:
                 raise Fault('%s: cannot be written (%s); the same command resumes from the last checkpoint'
                             % (self.path, error.strerror))
-
-    def progress(self, steps, title):
-        """The same steps, with a progress bar if the output is a terminal and tqdm is installed."""
-        return tqdm.tqdm(steps, title, leave=False) if self._bar else steps
 
     def close(self):
         if self._file:

@@ -13,13 +13,12 @@ from logs import log, tables
 
 
 def test_lines(tmp_path, capsys, monkeypatch):
-    """To standard output and at the end of the file, with fixed decimals; no progress bar without a terminal."""
+    """To standard output and at the end of the file, with fixed decimals."""
     monkeypatch.setattr(log.time, 'strftime', lambda text: text.replace('%Y-%m-%dT%H:%M:%S', 'now'))
     (tmp_path / 'log').write_text('cut o')
     write = log.Log(str(tmp_path / 'log'))
     write('plan', increment=1, train=14417)
     write('train', increment=0, lr=0.1 ** 5, loss=np.float32(2.11394), images_per_sec=412.66, hours_left=12.345)
-    assert list(write.progress(range(3), 'title')) == [0, 1, 2]
     write('bias', beta=0.5900134, gamma=np.float64(-0.44165498), at_bound=False)
     write('matrix', correction='on', top1_by_increment=[0.79, 0.772])
     write('result', forgetting_top1=math.nan)
