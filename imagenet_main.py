@@ -21,7 +21,8 @@ try:
     import numpy as np
     import tensorflow.compat.v1 as tf
 except (ImportError, MemoryError, OSError) as error:  # not installed, or too little memory for its libraries
-    sys.exit('TensorFlow and NumPy cannot be loaded (%s); README says how to install them' % (error or 'out of memory'))
+    reason = str(error).strip().split('Error: ')[-1].split('\n')[0]  # TensorFlow 1.15 puts a whole traceback into it
+    sys.exit('TensorFlow and NumPy cannot be loaded (%s); README says how to install them' % (reason or 'out of memory'))
 
 import bic_layer
 import exemplar
@@ -158,8 +159,7 @@ RECIPES['folder'] = dict(                       # your own images, see README
     LEARNING_RATE=0.025,
     BATCH_NORM_DECAY=0.99,
     HEADLINE='top1')
-# What writes a recipe's own folder where it is missing.
-PREPARED = {'data/dataDigits': prepare_digits, 'data/dataCIFAR100': prepare_cifar100}
+PREPARED = {'data/dataDigits': prepare_digits, 'data/dataCIFAR100': prepare_cifar100}  # what writes a folder that is missing
 
 
 def main(arguments):

@@ -175,6 +175,19 @@ def command(run, path, *more):
     return ['--PREDICT=%s' % path, '--MODEL_DIR=%s/model' % run, '--DATA_DIR=/none', *more]
 
 
+def test_a_model_that_could_not_be_written_comes_at_the_next_start(handful, tmp_path, monkeypatch):
+    """The increment's checkpoint is there by then: nothing is trained again."""
+    place = tmp_path / 'model' / 'digits' / 'export'
+    place.parent.mkdir(parents=True)
+    place.write_text('')
+    with pytest.raises(Fault, match='export/0: cannot be written'):
+        common.run_main(handful, tmp_path)
+    place.unlink()
+    trained = common.recorded(monkeypatch, imagenet_main, 'train_classifier')
+    common.run_main(handful, tmp_path)
+    assert sorted(os.listdir(str(place))) == ['0', '1'] and [call['now'].increment for call in trained] == [1]
+
+
 def predict(*arguments):
     imagenet_main.main(command(*arguments))
 

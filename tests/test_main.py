@@ -2,6 +2,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import types
@@ -268,6 +269,19 @@ def test_the_program_ends_with_the_message_alone(tmp_path, capsys):
     assert b'--EPOCH: no such setting; near it: EPOCHS\nSEED=x: must be a whole number' in done.stderr
     assert imagenet_main.main(['--help', '--EPOCHS=3']) == []
     assert "\n--EPOCHS=3\n    passes over an increment's training set\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('fails, status, message', [
+    ("raise ImportError('Traceback:\\nImportError: lib.so: no such file\\nSee https://..')", 1, 'lib.so: no such file'),
+    ('raise MemoryError', 1, 'out of memory'), ('import os; os.kill(os.getpid(), 2)', -signal.SIGINT, None)])
+def test_tensorflow_cannot_be_loaded(fails, status, message, tmp_path):
+    """One line, or none after Ctrl-C, and no traceback."""
+    (tmp_path / 'tensorflow').mkdir()
+    (tmp_path / 'tensorflow' / '__init__.py').write_text(fails)
+    done = subprocess.run([sys.executable, common.SCRIPT], env=dict(os.environ, PYTHONPATH=str(tmp_path)), capture_output=True,
+                          preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), text=True)
+    expected = 'TensorFlow and NumPy cannot be loaded (%s); README says how to install them\n' % message if message else ''
+    assert (done.returncode, done.stdout, done.stderr) == (status, '', expected)
 
 
 # ---- The demonstration ---------------------------------------------------------------------------------------------------
