@@ -199,7 +199,7 @@ def feeds(variables, arrays):
     for name, variable in variables.items():
         expected = tuple(variable.shape.as_list()), np.dtype(variable.dtype.base_dtype.as_numpy_dtype).kind
         if name not in arrays or (arrays[name].shape, arrays[name].dtype.kind) != expected:
-            raise ValueError('%s is not there with shape %s' % (name, expected[0]))
+            raise ValueError('network.npz has no %s of shape %s' % (name, expected[0]))
     return {variable.initial_value: arrays[name] for name, variable in variables.items()}
 
 

@@ -139,26 +139,18 @@ def of_contents(contents, window):
     """
     is_jpeg = tf.image.is_jpeg(contents)
     # The header of a JPEG has the image's shape; of other formats the whole image is decoded.
-    pixels = tf.cond(is_jpeg, lambda: tf.zeros([0, 0, 3], tf.uint8), lambda: _decoded(contents))
+    pixels = tf.cond(is_jpeg, lambda: tf.zeros([0, 0, 3], tf.uint8), lambda: tf.ensure_shape(
+        tf.image.decode_image(contents, channels=3, expand_animations=False), [None, None, 3]))
     shape = tf.cond(is_jpeg, lambda: tf.image.extract_jpeg_shape(contents), lambda: tf.shape(pixels))
     rectangle, more = window(shape[:2])
+    row, column, height, width = tf.unstack(rectangle)
     return tf.cond(is_jpeg, lambda: tf.image.decode_and_crop_jpeg(contents, rectangle, channels=3),
-                   lambda: _sliced(pixels, rectangle)), more
+                   lambda: pixels[row:row + height, column:column + width]), more
 
 
 def of_file(path, window):
     """`of_contents` of the file at path, a string tensor."""
     return of_contents(tf.read_file(path), window)
-
-
-def _sliced(pixels, rectangle):
-    return tf.slice(pixels, tf.concat([rectangle[:2], [0]], 0), tf.concat([rectangle[2:], [3]], 0))
-
-
-def _decoded(contents):
-    pixels = tf.image.decode_image(contents, channels=3, expand_animations=False)
-    pixels.set_shape([None, None, 3])
-    return pixels
 
 
 def _crop(image, side, corner, mirrored, s):

@@ -98,8 +98,7 @@ def predict(folder, path):
             given, outputs = _network(session, types.SimpleNamespace(**state['settings']), now, names, arrays,
                                       bic_layer.Fit(*state['fits'][-1]))
         except ValueError as error:
-            raise Fault('%s: network.npz is not as this program wrote it: %s; restore it, or delete the checkpoint'
-                        % (where, error))
+            raise Fault('%s: %s; restore it, or delete the checkpoint' % (where, error))
         show.text('[model]   dir=%s' % where)
         for image in paths:
             try:

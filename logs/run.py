@@ -156,8 +156,7 @@ class Run:
             else:
                 values = resnet_model.first_weights(model.networks, self.weights, self.s.SEED)
         except ValueError as error:
-            raise Fault('%s: network.npz is not as this program wrote it: %s; restore it, or delete the checkpoint'
-                        % (self.resumed or self.s.FIRST_INCREMENT_FROM, error))
+            raise Fault('%s: %s; restore it, or delete the checkpoint' % (self.resumed or self.s.FIRST_INCREMENT_FROM, error))
         with self.devices.waiting('initialising the network'):
             session.run(model.initializer, values)
 
