@@ -198,11 +198,15 @@ def _batch_faults(s, plan):
                       % (s.BATCH_SIZE, total, -(-s.BATCH_SIZE // total) * total))
     # Between two or three values a deviation is often almost nothing, and the gradient of dividing by it almost infinite.
     pixels = resnet_model.last_side(s.RESNET_DEPTH, s.IMAGE_SIZE) ** 2
-    batches = [('each batch', s.BATCH_SIZE)]
-    batches += [('the last batch of increment %d' % now.increment, s.EPOCHS * now.train % s.BATCH_SIZE) for now in plan]
-    return faults + [
-        'BATCH_SIZE=%d, EPOCHS=%d: %s has %d image%s for %d device%s: %d values are too few for batch normalisation over the '
-        'last feature map, of %d pixel%s; change one of the two, the number of its images, or IMAGE_SIZE=%d'
-        % (s.BATCH_SIZE, s.EPOCHS, name, size, 's'[:size != 1], total, 's'[:total != 1], size // total * pixels, pixels,
-           's'[:pixels != 1], s.IMAGE_SIZE)
-        for name, size in batches if size and size // total * pixels < 4]
+
+    def too_small(batch_size):
+        batches = [('each batch', batch_size)]
+        batches += [('the last batch of increment %d' % now.increment, s.EPOCHS * now.train % batch_size) for now in plan]
+        return [(name, images) for name, images in batches if images and images // total * pixels < 4]
+
+    larger = range(s.BATCH_SIZE, min([now.train for now in plan], default=0) + 1)
+    advice = next(('BATCH_SIZE=%d would do' % size for size in larger if size % total == 0 and not too_small(size)),
+                  'change BATCH_SIZE, EPOCHS or IMAGE_SIZE')
+    return faults + ['BATCH_SIZE=%d: %s (images: %d, devices: %d) has too few values per channel for batch normalisation: %d, '
+                     'and 4 are needed; %s' % (s.BATCH_SIZE, name, images, total, images // total * pixels, advice)
+                     for name, images in too_small(s.BATCH_SIZE)]

@@ -171,21 +171,25 @@ def test_all_that_is_wrong_with_a_run_is_told(folder, tmp_path):
 
 
 # Images of each batch, of the last one (0: as the others), devices; and the values per device where they are too few, or None.
-@pytest.mark.parametrize('depth, size, pixels, cases', [
-    (18, 32, 1, [(4, 0, 1, None), (3, 0, 1, 3), (8, 0, 2, None), (6, 0, 2, 3), (7, 4, 1, None), (7, 3, 1, 3), (8, 7, 2, 3)]),
-    (18, 33, 4, [(1, 0, 1, None), (7, 1, 1, None), (8, 1, 2, 0), (8, 2, 2, None)]), (18, 64, 4, [(8, 3, 2, None), (8, 1, 2, 0)]),
-    (32, 32, 64, [(1, 0, 1, None), (8, 1, 2, 0)]), (32, 33, 81, [(8, 2, 2, None), (8, 1, 2, 0)]), (32, 64, 256, [(8, 1, 2, 0)])])
-def test_values_for_batch_normalisation(depth, size, pixels, cases):
+@pytest.mark.parametrize('depth, size, cases', [
+    (18, 32, [(4, 0, 1, None), (3, 0, 1, 3), (8, 0, 2, None), (6, 0, 2, 3), (7, 4, 1, None), (7, 3, 1, 3), (8, 7, 2, 3)]),
+    (18, 33, [(1, 0, 1, None), (7, 1, 1, None), (8, 1, 2, 0), (8, 2, 2, None)]), (18, 64, [(8, 3, 2, None), (8, 1, 2, 0)]),
+    (32, 32, [(1, 0, 1, None), (8, 1, 2, 0)]), (32, 33, [(8, 2, 2, None), (8, 1, 2, 0)]), (32, 64, [(8, 1, 2, 0)])])
+def test_values_for_batch_normalisation(depth, size, cases):
     """At least four per device: its images, rounded down, times the pixels of the last feature map."""
     for batch, last, total, values in cases:
         s = types.SimpleNamespace(RESNET_DEPTH=depth, IMAGE_SIZE=size, BATCH_SIZE=batch, REPLICAS=total, EPOCHS=1)
         faults = dataset._batch_faults(s, [exemplar.Increment(1, 5, 8, 0, 0, 0, train=5 * batch + last, val=0, test=0)])
-        name = 'the last batch of increment 1 has %d image' % last if last else 'each batch has %d image' % batch
+        name = 'the last batch of increment 1 (images: %d,' % last if last else 'each batch (images: %d,' % batch
         assert len(faults) == (values is not None)
         for fault in faults:
-            assert ('BATCH_SIZE=%d, EPOCHS=1: %s' % (batch, name) in fault and ' for %d device' % total in fault
-                    and ': %d values are too few for batch normalisation over the last feature map, of %d pixel'
-                    % (values, pixels) in fault)
+            assert 'BATCH_SIZE=%d: %s devices: %d)' % (batch, name, total) in fault
+            assert 'too few values per channel for batch normalisation: %d, and 4 are needed' % values in fault
+    s = types.SimpleNamespace(RESNET_DEPTH=18, IMAGE_SIZE=32, BATCH_SIZE=14, REPLICAS=2, EPOCHS=3)  # 153 and 174 images in all
+    plan = [exemplar.Increment(k, 0, 8, 0, 0, 0, train=count, val=0, test=0) for k, count in enumerate((51, 58))]
+    fault, = dataset._batch_faults(s, plan)  # 153 = 10 * 14 + 13, 174 = 12 * 14 + 6; by 16 they leave 9 and 14
+    assert fault.endswith('increment 1 (images: 6, devices: 2) has too few values per channel for batch normalisation: 3, and 4 '
+                          'are needed; BATCH_SIZE=16 would do')
     s = types.SimpleNamespace(RESNET_DEPTH=20, IMAGE_SIZE=32, BATCH_SIZE=8, REPLICAS=3, EPOCHS=3)
     assert dataset._batch_faults(s, [exemplar.Increment(1, 5, 8, 0, 0, 0, train=7, val=0, test=0)]) == [
         'BATCH_SIZE=8: increment 1 has only 7 training images',
