@@ -34,7 +34,7 @@ from logs import export, log, results, tables
 from logs.run import STATUS, Run, compare, like_ctrl_c
 
 # ---- The run -----------------------------------------------------------------------------------------------------------
-DATASET = 'digits'           # one of the RECIPES below
+DATASET = 'digits'           # a recipe below: digits, imagenet100, imagenet1000, celeb10000, cifar100 or folder
 SEED = 1                     # decides weights, shuffling, augmentation; 0 .. 2**32 - 1
 MODEL_DIR = 'model'          # checkpoints go to MODEL_DIR/DATASET/
 LOG_DIR = 'logs'             # the log goes to LOG_DIR/log-DATASET-<date>-<time> and to standard output
@@ -77,7 +77,7 @@ RECIPES = {
                                                 # 0: all classes at once
         MEMORY_SIZE=100,                        # M: exemplars and validation images of old classes together, in images
         VAL_FRACTION=0.3,                       # share of an old class's memory that is kept for stage 2, with as many images of
-                                                # each new class; 0.1 in [P, 5.1], here some ten images, too few for a fit
+                                                # each new class; 0.1 in [P, 5.1], of the digits too few images for a fit
         RESNET_DEPTH=18,                        # 18 34 50 101 152 200, or 8 20 32 56 for the small form of CIFAR
         IMAGE_SIZE=32,                          # side of the network's input, in pixels
         RESIZE_SIDE_MIN=32,                     # the smallest shorter side after the random resize in training, in pixels;
@@ -199,8 +199,8 @@ def execute(run):
     """
     s = run.s
     if run.finished and run.devices.chief:
-        print('%s: this run is finished: it has learnt all %d classes of %s; another MODEL_DIR begins a new run\n%s'
-              % (run.folder, len(run.data.names), s.DATA_DIR, tables.table(run.rows)))
+        print('%s: this run is finished; new class folders continue it, and another MODEL_DIR begins a new run\n%s'
+              % (run.folder, tables.table(run.rows)))
     elif s.PLAN_ONLY:
         log.begin(run)
     run.check()
@@ -391,7 +391,7 @@ def fit_bias(s, session, model, run, now, val):
     run.log('bias', increment=now.increment, **fit._asdict(), val=len(val))
     if fit.at_bound:
         run.log.text('[note]    increment %d: beta is at its bound: %d validation images are too few, or too easy, for a fit; '
-                     'a larger MEMORY_SIZE or VAL_FRACTION gives more' % (now.increment, len(val)))
+                     'in a new run, a larger MEMORY_SIZE or VAL_FRACTION gives more' % (now.increment, len(val)))
     results.score(run.log, now, 'val', outputs, correct)
     return fit, correct
 

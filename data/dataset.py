@@ -102,7 +102,8 @@ def read(s, faults, prepared, known=NEW):
     if wrong:
         raise Fault('\n'.join(wrong + missing))
     if not missing:
-        missing = ['%s: %s; fix or remove it' % (os.fsdecode(path), reason)
+        remedy = 'fix it: this run may need it' if known['classes'] else 'fix or remove it'
+        missing = ['%s: %s; %s' % (os.fsdecode(path), reason, remedy)
                    for path, reason in images.broken(list(train.paths) + list(test.paths)).items()]
     data = Dataset(s.DATA_DIR, [names[number] for number in order], np.concatenate([train.paths, test.paths]),
                    np.argsort(order)[np.concatenate([train.classes, test.classes])], skipped)

@@ -339,12 +339,13 @@ def help_text(path, s):
         for line in file:
             code, _, comment = line.partition('#')
             found = re.match(r'\s*([A-Z][A-Z0-9_]*)\s?=', code)
-            if found or code.strip():
+            if found or code.strip() or not line.startswith(' '):
                 name = found.group(1) if found else None
             if name in SETTINGS and comment.strip():
                 meanings.setdefault(name, []).append(comment.strip())
-    return '\n'.join('--%s=%s\n    %s' % (name, shown(getattr(s, name)), '\n    '.join(meanings.get(name, [])))
-                     for name in SETTINGS)
+    usage = 'usage: python %s [--NAME=value ...]; [P] is the paper, [C] the authors\' code' % os.path.basename(path)
+    return '\n'.join([usage] + ['--%s=%s\n    %s' % (name, shown(getattr(s, name)), '\n    '.join(meanings.get(name, [])))
+                                for name in SETTINGS])
 
 
 def shown(value):

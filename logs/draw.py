@@ -52,9 +52,9 @@ def accuracy(runs):
         curves = [(kind, metric, members) for kind, members in of_kind.items()]
     else:
         (kind, members), = of_kind.items()
-        corrected = any(row[metric] != row.get(metric + '_before', row[metric]) for run in members for row in run['rows'])
-        curves = [('after correction', metric, members), ('before correction', metric + '_before', members)] if corrected else [
-            (kind, metric, members)]
+        curves = [(kind, metric, members)]
+        if any(tables.corrected(run, metric) for run in members):
+            curves = [('after correction', metric, members), ('before correction', metric + '_before', members)]
         curves.append(('nearest mean of exemplars', metric + '_nme', members))
     for number, (label, key, members) in enumerate(curves):
         _curve(axes, number, label, [{row['classes']: 100 * row[key] for row in run['rows'] if key in row} for run in members])
@@ -73,15 +73,14 @@ def bias(runs):
     figure, (above, below) = _axes(2.7, 2)
     of_kind = _kinds(runs, lambda run: any(row.get('beta', 1) != 1 or row.get('gamma', 0) != 0 for row in run['rows']), '[bias]')
     for axes, name, neutral in ((above, 'beta', 1), (below, 'gamma', 0)):
-        axes.axhline(neutral, color='0.6', linewidth=0.6)
+        axes.axhline(neutral, color='0.6', linewidth=0.6, label='no correction')
         for number, (kind, members) in enumerate(of_kind.items()):
             _curve(axes, number, kind, [{row['increment']: row[name] for row in run['rows'] if name in row} for run in members])
         axes.set_ylabel(name)
     below.set_xlabel('increment')
     figure.align_ylabels()
     _ticks(below, sorted({row['increment'] for run in runs for row in run['rows']}))
-    if len(of_kind) > 1:
-        _legend(above)
+    _legend(above)
     return figure
 
 
@@ -89,23 +88,23 @@ def new_classes(runs):
     """Share of the test images that are assigned to one of the newest classes, and the true share."""
     figure, axes = _axes(2.1)
     of_kind = _kinds(runs, lambda run: any(k for k, _ in run['confusion']), '[confusion] correction=on')
-    right, number = {}, 0
-    for kind, members in of_kind.items():
+    right = {}
+    for number, (kind, members) in enumerate(of_kind.items()):
         shares = {'on': [], 'off': []}
         for run in members:
             for correction, of_runs in shares.items():
                 counts = {k: lines for (k, which), lines in run['confusion'].items() if which == correction and k}
                 of_runs.append({k: 100 * lines[:, k].sum() / lines.sum() for k, lines in counts.items()})
                 right.update({k: 100 * lines[k].sum() / lines.sum() for k, lines in counts.items()})
-        labels = {'on': kind, 'off': kind + ', before'}
+        labels = {'on': kind, 'off': kind + ' before correction'}
         corrected = shares['on'] != shares['off']
         if len(of_kind) == 1 and corrected:
             labels = {'on': 'after correction', 'off': 'before correction'}
-        for correction in ('on', 'off') if corrected else ('on',):
-            _curve(axes, number, labels[correction], shares[correction])
-            number += 1
+        _curve(axes, number, labels['on'], shares['on'])  # in the style that the kind has in `accuracy`
+        if corrected:
+            _curve(axes, number + len(of_kind), labels['off'], shares['off'])
     _curve(axes, None, 'true share', [right])
-    axes.set(xlabel='increment', ylabel='assigned to newest (%)')
+    axes.set(xlabel='increment', ylabel='test images assigned\nto the newest classes (%)')
     axes.set_ylim(bottom=0)
     _ticks(axes, sorted(right))
     _legend(axes)
@@ -119,10 +118,11 @@ def training(run):
     figure, (above, below) = _axes(2.7, 2, [2, 1])
     begin = {k: sum(run['steps'][before] for before in run['steps'] if before < k) for k in run['steps']}
     of_increment = {k: [line for line in run['train'] if line['increment'] == k] for k in run['steps']}
-    for number, (key, label) in enumerate((('loss', 'loss'), ('loss_class', 'classification'), ('loss_distill', 'distillation'),
-                                           ('loss_l2', 'weight decay'))):
+    for number, (key, label) in enumerate((
+            ('loss', 'loss, the weighted sum of'), ('loss_class', 'classification'), ('loss_distill', 'distillation'),
+            ('loss_l2', 'weight decay'))):
         for k, lines in of_increment.items():  # increments are not joined
-            if any(np.isfinite(line.get(key, np.nan)) for line in lines):
+            if any(np.isfinite(line.get(key, np.nan)) and line[key] for line in lines):
                 above.plot([begin[k] + line['step'] for line in lines], [line.get(key, np.nan) for line in lines], label=label,
                            color=COLORS[number], linestyle=DASHES[number], linewidth=0.8,
                            marker=MARKERS[number] if len(run['train']) < 40 else None)
@@ -178,7 +178,7 @@ def matrix(run):
     figure, axes = _axes(2.7)
     image = _image(axes, percent, WIDTH - 1, size)
     axes.set(xlabel='classes of increment', ylabel='after increment')
-    figure.colorbar(image, ax=axes, label='top-1 accuracy (%)').outline.set_linewidth(0.4)
+    figure.colorbar(image, ax=axes, label='top-1 accuracy after correction (%)').outline.set_linewidth(0.4)
     return figure
 
 
@@ -219,8 +219,12 @@ def confusion_by_class(labels, predicted, names, ends, size):
 
 def _confusion(both, kind, size, ends=(), names=()):
     norm = colors.PowerNorm(0.5, 0, 100)  # what is confused is a few percent of each class; white to black would hide it
-    figure, pair = _axes(2.65, 1, [1, 1])
-    for axes, title, counts in zip(pair, ('before correction', 'after correction'), both):
+    titles = ('before correction', 'after correction')
+    if np.array_equal(*both):
+        both, titles = both[:1], ('',)
+    figure, pair = _axes(2.65, 1, [1] * len(both))
+    pair = np.atleast_1d(pair)
+    for axes, title, counts in zip(pair, titles, both):
         percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         image = _image(axes, percent, (WIDTH - 0.6) / 2, size, norm)
         for end in ends:
@@ -232,9 +236,10 @@ def _confusion(both, kind, size, ends=(), names=()):
             axes.set_xticks(range(size), shown, rotation=90, fontsize=6)
             axes.set_yticks(range(size), shown, fontsize=6)
     pair[0].set_ylabel('true ' + kind)
-    pair[1].set_yticklabels([])
-    bar = figure.colorbar(image, ax=pair, label='share of the row\'s images (%)', location='bottom', aspect=30, shrink=0.7,
-                          ticks=[0, 5, 20, 50, 100])
+    for axes in pair[1:]:
+        axes.set_yticklabels([])
+    bar = figure.colorbar(image, ax=pair, label='share of the row\'s images (%, square-root scale)', location='bottom',
+                          aspect=30, shrink=0.7, ticks=[0, 5, 20, 50, 100])
     bar.outline.set_linewidth(0.4)
     return figure
 
@@ -243,7 +248,7 @@ def _kinds(runs, has, line):
     """The runs that have such lines, by kind: dict from name to list of run."""
     having = [run for run in runs if has(run)]
     if not having:
-        raise Fault('no %s line' % line)
+        raise Fault('no finished increment has a %s line' % line)
     named = tables.kinds([run['settings'] for run in runs])
     found = {kind: [runs[position] for position in positions if has(runs[position])] for kind, positions in named.items()}
     return {kind: members for kind, members in found.items() if members}

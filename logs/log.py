@@ -141,14 +141,14 @@ def _notes(run):
     s, to_do, notes = run.s, run.plan[run.done:], []
     few = [now.val for now in to_do if now.num_old and now.val < _FEW and s.METHOD == 'bic']
     if few:
-        notes.append('the correction is fitted on %d validation images or fewer; with fewer than %d it may do harm: a larger '
-                     'MEMORY_SIZE or VAL_FRACTION gives more' % (max(few), _FEW))
+        notes.append('the correction is fitted on %d validation images or fewer; with fewer than %d it may do harm; in a new '
+                     'run, a larger MEMORY_SIZE or VAL_FRACTION gives more' % (max(few), _FEW))
     steps = min(settings.num_steps(s, now) for now in to_do)
     if steps * (1 - s.BATCH_NORM_DECAY) < _SETTLED:
         notes.append('BATCH_NORM_DECAY=%g: moving averages need about %.0f steps, and an increment has %d; unsettled ones make '
-                     'the test and the correction worse: %g would do'
-                     % (s.BATCH_NORM_DECAY, _SETTLED / (1 - s.BATCH_NORM_DECAY), steps,
-                        max(0.1, math.floor(100 * (1 - _SETTLED / steps)) / 100)))
+                     'the test and the correction worse; in a new run, more EPOCHS%s would do'
+                     % (s.BATCH_NORM_DECAY, _SETTLED / (1 - s.BATCH_NORM_DECAY), steps, ' or %g' % (
+                         math.floor(100 * (1 - _SETTLED / steps)) / 100) if steps >= 2 * _SETTLED else ''))
     if run.data.skipped:
         notes.append('%d files in class folders are skipped: their names do not end like an image\'s: %s%s' % (
             len(run.data.skipped), ', '.join(run.data.skipped[:3]), ' ..' if len(run.data.skipped) > 3 else ''))

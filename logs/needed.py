@@ -30,10 +30,12 @@ def needed(folder):
 
 
 if __name__ == '__main__':
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 2 or sys.argv[1].startswith('-'):
         sys.exit('usage: python -m logs.needed MODEL_DIR/DATASET')
     sys.stdout.reconfigure(errors='surrogateescape')  # names in bytes as they are
     try:
-        print('\n'.join(needed(sys.argv[1])))
+        print('\n'.join(needed(sys.argv[1])), flush=True)
     except Fault as fault:
         sys.exit(str(fault))
+    except BrokenPipeError:  # the reader, such as head, has closed it
+        sys.stdout = None

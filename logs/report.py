@@ -39,6 +39,8 @@ def main(arguments):
         sys.stdout.flush()
         for dataset, of_dataset in datasets.items():
             draw_all(of_dataset, os.path.join(folder, dataset + '-' if len(datasets) > 1 else ''))
+        if runs:
+            _say('rows.csv and the pictures are in %s' % folder)
     except BrokenPipeError:  # the reader, such as head, has closed it
         sys.stdout = None
         return 0
@@ -60,8 +62,11 @@ def tell(runs):
         lines = [('accuracy, %', metric, 100, '%.2f'), ('before correction, %', metric + '_before', 100, '%.2f'),
                  ('nearest mean of exemplars, %', metric + '_nme', 100, '%.2f'), ('beta', 'beta', 1, '%.6f'),
                  ('gamma', 'gamma', 1, '%.6f'), ('samples', 'train', 1, '%d')]
-        shown = [line for line in lines if any(line[1] in row for row in run['rows'])]
-        if shown:
+        hidden = () if tables.corrected(run, metric) else (metric + '_before', 'beta', 'gamma')
+        shown = [line for line in lines if line[1] not in hidden and any(line[1] in row for row in run['rows'])]
+        if not shown:
+            print('No increment is finished.')
+        else:
             print(tables.table([dict([('classes', title)] + [
                 (str(row['classes']), decimals % (factor * row[key]) if key in row else '-') for row in run['rows']])
                 for title, key, factor, decimals in shown]))
@@ -70,8 +75,9 @@ def tell(runs):
         for seed in sorted(set(seeds)):
             if seeds.count(seed) > 1:
                 _say('%s: %d runs with SEED=%s are counted as if it differed' % (kind, seeds.count(seed), seed))
-    if len(runs) > 1:
-        compared = tables.comparison([(run['settings'], run['rows']) for run in runs], tables.headline(runs[0]))
+    finished = [(run['settings'], run['rows']) for run in runs if run['rows']]
+    if len(finished) > 1:
+        compared = tables.comparison(finished, tables.headline(runs[0]))
         print('\n## Comparison\n\n%s\n\n%s' % (compared, tables.SPREAD))
 
 

@@ -280,9 +280,9 @@ def compare(each, prepared, on, execute):
         run = runs.pop(0)  # with its data
         s, steps = run.s, run.steps_left
         title = 'run %d of %d, %s: ' % (len(each) - len(runs), len(each), os.path.basename(s.MODEL_DIR))
-        left = (time.time() - began) / 3600 / done * (to_do - done) if done else float('nan')
+        left = '%.2f' % ((time.time() - began) / 3600 / done * (to_do - done)) if done else 'not known yet'
         if on.chief and not s.PLAN_ONLY:
-            print('\n%s%s' % (title, 'is finished' if run.finished else 'hours left of all: %.2f' % left), flush=True)
+            print('\n%s%s' % (title, 'is finished' if run.finished else 'hours left of all: %s' % left), flush=True)
         try:
             run.export() if run.finished else execute(run)
         except KeyboardInterrupt:
@@ -291,7 +291,8 @@ def compare(each, prepared, on, execute):
         rows = run.rows and run.rows[:-1] + [dict(run.rows[-1], forgetting_top1=results.forgetting(run.matrix))]
         compared.append((vars(s), rows))
     if all(rows for _, rows in compared) and on.chief:
-        print('\n%s\n\n%s' % (tables.comparison(compared, each[0][0].HEADLINE), tables.SPREAD))
+        print('\n%s\n\n%s\n\nPictures: python -m logs.report %s/*=*/log-*' % (
+            tables.comparison(compared, each[0][0].HEADLINE), tables.SPREAD, os.path.dirname(each[0][0].LOG_DIR)))
     return [rows for _, rows in compared]
 
 

@@ -66,6 +66,8 @@ def comparison(runs, metric):
             of classes seen, and the metric as a fraction; if known, also forgetting_top1 and the metric with _nme.
         metric: 'top1' or 'top5'.
     """
+    runs = [(s, [{key: np.round(value, 4) if isinstance(value, float) else value for key, value in row.items()} for row in rows])
+            for s, rows in runs]  # as log lines have them: from a log, the table is the same
     columns = sorted({row['classes'] for _, rows in runs for row in rows})
     lines = []
     for name, positions in kinds([one for one, _ in runs]).items():
@@ -87,9 +89,14 @@ def headline(run):
     return run['settings'].get('HEADLINE', 'top1')
 
 
+def corrected(run, metric):
+    """Whether the correction changed a run's accuracy, bool. run: dict, see logs/read.py."""
+    return any(row.get(metric) != row.get(metric + '_before', row.get(metric)) for row in run['rows'])
+
+
 def _spread(fractions):
-    """Mean in percent, with the sample standard deviation if there are several; rounds fractions as log lines do."""
-    percent = 100 * np.round(fractions, 4)
+    """Mean in percent, with the sample standard deviation if there are several."""
+    percent = 100 * np.array(fractions)
     if len(percent) > 1:
         return '%.2f ± %.2f' % (percent.mean(), percent.std(ddof=1))
     return '%.2f' % percent[0] if len(percent) else '-'
