@@ -66,8 +66,6 @@ def comparison(runs, metric):
             of classes seen, and the metric as a fraction; if known, also forgetting_top1 and the metric with _nme.
         metric: 'top1' or 'top5'.
     """
-    runs = [(s, [{key: np.round(value, 4) if isinstance(value, float) else value for key, value in row.items()} for row in rows])
-            for s, rows in runs]  # as log lines have them: from a log, the table is the same
     columns = sorted({row['classes'] for _, rows in runs for row in rows})
     lines = []
     for name, positions in kinds([one for one, _ in runs]).items():
@@ -76,8 +74,9 @@ def comparison(runs, metric):
                  if run and len(run) == len(set().union(*of_runs)) and max(run) == columns[-1]]
         line = {metric + ', %': name}
         line.update((str(classes), _spread([run[classes][metric] for run in of_runs if classes in run])) for classes in columns)
-        line['average'] = _spread([np.mean([row[metric] for row in rows]) for rows in whole])
-        line['without first'] = _spread([np.mean([row[metric] for row in rows[1:]]) for rows in whole if rows[1:]])
+        for title, first, key in (('average', 0, 'avg_' + metric), ('without first', 1, 'avg_%s_excl_first' % metric)):
+            line[title] = _spread([rows[-1].get(key, np.mean([row[metric] for row in rows[first:]]))  # a log's mean is more exact
+                                   for rows in whole if rows[first:]])
         for title, key in (('forgetting', 'forgetting_top1'), ('nearest mean', metric + '_nme')):
             line[title] = _spread([rows[-1][key] for rows in whole if np.isfinite(rows[-1].get(key, np.nan))])
         lines.append(dict(line, runs=len(of_runs)))
@@ -95,8 +94,8 @@ def corrected(run, metric):
 
 
 def _spread(fractions):
-    """Mean in percent, with the sample standard deviation if there are several."""
-    percent = 100 * np.array(fractions)
+    """Mean in percent, with the sample standard deviation if there are several; rounds fractions as log lines do."""
+    percent = 100 * np.round(fractions, 4)
     if len(percent) > 1:
         return '%.2f ± %.2f' % (percent.mean(), percent.std(ddof=1))
     return '%.2f' % percent[0] if len(percent) else '-'

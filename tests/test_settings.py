@@ -40,7 +40,7 @@ def test_recipes_are_complete_legal_and_explained(dataset):
     assert set(vars(s)) == set(settings.SETTINGS) and not set(imagenet_main.RECIPES[dataset]) & set(vars(imagenet_main))
     text = settings.help_text(imagenet_main.__file__, s)
     paragraphs = re.findall(r'^--([A-Z_]+)=(.*)\n((?: {4}\S.*\n?)+)', text, re.MULTILINE)
-    assert [name for name, _, _ in paragraphs] == list(settings.SETTINGS) and len(text.split('\n--')) == len(paragraphs)
+    assert [name for name, _, _ in paragraphs] == list(settings.SETTINGS) and text.count('\n--') == len(paragraphs)
     for name, value, _ in paragraphs:  # given as shown, nothing changes
         assert read('--%s=%s' % (name, value), *['--DATASET=' + dataset] * (name != 'DATASET')) == [s]
     assert '--EPOCHS=%d\n    passes over an increment\'s training set\n--' % s.EPOCHS in text
