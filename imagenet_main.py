@@ -34,13 +34,13 @@ from logs import export, log, results, tables
 from logs.run import STATUS, Run, compare, like_ctrl_c
 
 # ---- The run -----------------------------------------------------------------------------------------------------------
-DATASET = 'digits'           # a recipe below: digits, imagenet100, imagenet1000, celeb10000, cifar100 or folder
+DATASET = 'digits'           # a recipe: digits, imagenet100, imagenet1000, celeb10000, cifar100 or folder
 SEED = 1                     # decides weights, shuffling, augmentation; 0 .. 2**32 - 1
 MODEL_DIR = 'model'          # checkpoints go to MODEL_DIR/DATASET/
 LOG_DIR = 'logs'             # the log goes to LOG_DIR/log-DATASET-<date>-<time> and to standard output
 LOG_STEPS = 50               # training steps between two [train] lines
 CHECKPOINT_EPOCHS = 0        # within an increment, write a checkpoint after every so many epochs; 0: never
-CHECKPOINT_MINUTES = 30.0    # and after so many minutes; always at the end of training and of the increment
+CHECKPOINT_MINUTES = 30.0    # write one after so many minutes, too; always at the end of training and of the increment
 FIRST_INCREMENT_FROM = ''    # MODEL_DIR of a run with the same settings, whose first network is taken instead of training it
 DETERMINISTIC = False        # True: kernels that repeat their bits on GPUs, too; needs TensorFlow 2, slower there
 PLAN_ONLY = False            # True: print what the run would do and what is wrong with the data, then end
@@ -57,7 +57,7 @@ METHOD = 'bic'               # finetune: classification loss on new images and e
 EXEMPLAR_SELECTION = 'herding'  # how the memory chooses a class's exemplars: herding, or random [P, table 5]
 CLASS_ORDER = 'random'       # random: one shuffle [C]; icarl: as iCaRL's CIFAR-100 script; sorted: by class number;
                              # or a file of class names, one a line
-CLASS_ORDER_SEED = 1993      # of class order and hold-out; SEED does not touch these [C]
+CLASS_ORDER_SEED = 1993      # seed of class order and hold-out; SEED does not touch these [C]
 TEMPERATURE = 2.0            # T of the distillation loss [P, section 3] [C]
 SCALE_WEIGHT_DECAY = True    # True: weight decay times (number of increments) / (k + 1) at increment k [C]; False: constant [P]
 MOMENTUM = 0.9               # coefficient of SGD's momentum, which is reset at each increment [P] [C]
@@ -82,7 +82,7 @@ RECIPES = {
         IMAGE_SIZE=32,                          # side of the network's input, in pixels
         RESIZE_SIDE_MIN=32,                     # the smallest shorter side after the random resize in training, in pixels;
                                                 # evaluation resizes to it. Both sides follow --IMAGE_SIZE unless set
-        RESIZE_SIDE_MAX=38,                     # the largest one
+        RESIZE_SIDE_MAX=38,                     # the largest shorter side after the random resize
         PADDING=0,                              # training adds a border of zeros this wide before the crop, in pixels
         RANDOM_FLIP=False,                      # True: training mirrors half of the images
         STANDARDIZE=False,                      # True: each image to mean 0 and deviation 1; False: subtract channel means
@@ -199,7 +199,7 @@ def execute(run):
     """
     s = run.s
     if run.finished and run.devices.chief:
-        print('%s: this run is finished; new class folders continue it, and another MODEL_DIR begins a new run\n%s'
+        print('%s: this run is finished; new classes in DATA_DIR continue it, and another MODEL_DIR begins a new run\n%s'
               % (run.folder, tables.table(run.rows)))
     elif s.PLAN_ONLY:
         log.begin(run)

@@ -206,8 +206,8 @@ def _batch_faults(s, plan):
         return [(name, images) for name, images in batches if images and images // total * pixels < 4]
 
     larger = range(s.BATCH_SIZE, min([now.train for now in plan], default=0) + 1)
-    advice = next(('BATCH_SIZE=%d would do' % size for size in larger if size % total == 0 and not too_small(size)),
-                  'change BATCH_SIZE, EPOCHS or IMAGE_SIZE')
+    advice = next(('BATCH_SIZE=%d or other numbers of images would do' % size for size in larger
+                   if size % total == 0 and not too_small(size)), 'change BATCH_SIZE, EPOCHS, IMAGE_SIZE or the number of images')
     return faults + ['BATCH_SIZE=%d: %s (images: %d, devices: %d) has too few values per channel for batch normalisation: %d, '
                      'and 4 are needed; %s' % (s.BATCH_SIZE, name, images, total, images // total * pixels, advice)
                      for name, images in too_small(s.BATCH_SIZE)]

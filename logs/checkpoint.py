@@ -58,6 +58,7 @@ def write(folder, arrays, state, before=None):
                 opened.write(content)
         put(partial, path)
     except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
         raise Fault('%s: cannot be written (%s); free space or fix it, and the same command resumes from the checkpoint before'
                     % (path, error.strerror))
     for other in _newest_first(folder) if step else ():
@@ -182,13 +183,17 @@ def lock_state(folder):
 
 
 def put(partial, path):
-    """Flushes a folder to the disk, and then renames it to path, which it replaces."""
+    """Flushes a folder to the disk, and then renames it to path, which it replaces: never by a part of it."""
+    old = path + '.old'
+    shutil.rmtree(old, ignore_errors=True)
     for place, _, files in os.walk(partial):
         for name in files + ['']:
             _sync(os.path.join(place, name))
-    shutil.rmtree(path, ignore_errors=True)
+    if os.path.lexists(path):
+        os.rename(path, old)
     os.rename(partial, path)
     _sync(os.path.dirname(path))  # otherwise a power cut may undo the renaming
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _sync(path):

@@ -53,7 +53,7 @@ def accuracy(runs):
     else:
         (kind, members), = of_kind.items()
         curves = [(kind, metric, members)]
-        if any(tables.corrected(run, metric) for run in members):
+        if any(tables.corrected(run) for run in members):
             curves = [('after correction', metric, members), ('before correction', metric + '_before', members)]
         curves.append(('nearest mean of exemplars', metric + '_nme', members))
     for number, (label, key, members) in enumerate(curves):
@@ -100,7 +100,7 @@ def new_classes(runs):
         corrected = shares['on'] != shares['off']
         if len(of_kind) == 1 and corrected:
             labels = {'on': 'after correction', 'off': 'before correction'}
-        _curve(axes, number, labels['on'], shares['on'])  # in the style that the kind has in `accuracy`
+        _curve(axes, number, labels['on'], shares['on'])
         if corrected:
             _curve(axes, number + len(of_kind), labels['off'], shares['off'])
     _curve(axes, None, 'true share', [right])
@@ -119,10 +119,10 @@ def training(run):
     begin = {k: sum(run['steps'][before] for before in run['steps'] if before < k) for k in run['steps']}
     of_increment = {k: [line for line in run['train'] if line['increment'] == k] for k in run['steps']}
     for number, (key, label) in enumerate((
-            ('loss', 'loss, the weighted sum of'), ('loss_class', 'classification'), ('loss_distill', 'distillation'),
+            ('loss', 'loss'), ('loss_class', 'classification, not weighted'), ('loss_distill', 'distillation, not weighted'),
             ('loss_l2', 'weight decay'))):
         for k, lines in of_increment.items():  # increments are not joined
-            if any(np.isfinite(line.get(key, np.nan)) and line[key] for line in lines):
+            if any(np.isfinite(line.get(key, np.nan)) and (line[key] or key == 'loss') for line in lines):
                 above.plot([begin[k] + line['step'] for line in lines], [line.get(key, np.nan) for line in lines], label=label,
                            color=COLORS[number], linestyle=DASHES[number], linewidth=0.8,
                            marker=MARKERS[number] if len(run['train']) < 40 else None)
@@ -178,7 +178,8 @@ def matrix(run):
     figure, axes = _axes(2.7)
     image = _image(axes, percent, WIDTH - 1, size)
     axes.set(xlabel='classes of increment', ylabel='after increment')
-    figure.colorbar(image, ax=axes, label='top-1 accuracy after correction (%)').outline.set_linewidth(0.4)
+    label = 'top-1 accuracy%s (%%)' % (' after correction' if tables.corrected(run) else '')
+    figure.colorbar(image, ax=axes, label=label).outline.set_linewidth(0.4)
     return figure
 
 
@@ -226,7 +227,7 @@ def _confusion(both, kind, size, ends=(), names=()):
     pair = np.atleast_1d(pair)
     for axes, title, counts in zip(pair, titles, both):
         percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        image = _image(axes, percent, (WIDTH - 0.6) / 2, size, norm)
+        image = _image(axes, percent, (WIDTH - 0.6) / len(both), size, norm)
         for end in ends:
             axes.axhline(end - 0.5, color='0.6', linewidth=0.3)
             axes.axvline(end - 0.5, color='0.6', linewidth=0.3)

@@ -147,7 +147,7 @@ def _notes(run):
     if steps * (1 - s.BATCH_NORM_DECAY) < _SETTLED:
         notes.append('BATCH_NORM_DECAY=%g: moving averages need about %.0f steps, and an increment has %d; unsettled ones make '
                      'the test and the correction worse; in a new run, more EPOCHS%s would do'
-                     % (s.BATCH_NORM_DECAY, _SETTLED / (1 - s.BATCH_NORM_DECAY), steps, ' or %g' % (
+                     % (s.BATCH_NORM_DECAY, _SETTLED / (1 - s.BATCH_NORM_DECAY), steps, ' or BATCH_NORM_DECAY=%g' % (
                          math.floor(100 * (1 - _SETTLED / steps)) / 100) if steps >= 2 * _SETTLED else ''))
     if run.data.skipped:
         notes.append('%d files in class folders are skipped: their names do not end like an image\'s: %s%s' % (

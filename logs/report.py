@@ -62,7 +62,7 @@ def tell(runs):
         lines = [('accuracy, %', metric, 100, '%.2f'), ('before correction, %', metric + '_before', 100, '%.2f'),
                  ('nearest mean of exemplars, %', metric + '_nme', 100, '%.2f'), ('beta', 'beta', 1, '%.6f'),
                  ('gamma', 'gamma', 1, '%.6f'), ('samples', 'train', 1, '%d')]
-        hidden = () if tables.corrected(run, metric) else (metric + '_before', 'beta', 'gamma')
+        hidden = () if tables.corrected(run) else (metric + '_before', 'beta', 'gamma')
         shown = [line for line in lines if line[1] not in hidden and any(line[1] in row for row in run['rows'])]
         if not shown:
             print('No increment is finished.')

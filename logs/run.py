@@ -1,6 +1,7 @@
 """A run: what is done so far, where it continues, saving and stopping."""
 import contextlib
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -249,13 +250,17 @@ class Run:
         self.step, self.sums, self._last_layer = 0, [], dict(last_layer)
         if self.finished:
             results.finish(self.log, self.data, self.rows, scores.on.by_class)
+        shutil.rmtree(self._exported(), ignore_errors=True)  # of this increment's earlier end, if its checkpoint was damaged
         self.save(now, dict(self.weights, **{checkpoint.LAST_LAYER + name: value for name, value in self._last_layer.items()}))
         self._export()
 
     def export(self):
         """Writes the model of the last increment if an earlier process could not."""
-        if self.weights and self.devices.chief and not os.path.isdir('%s/export/%d' % (self.folder, self.done - 1)):
+        if self.weights and self.devices.chief and not os.path.isdir(self._exported()):
             self._export()
+
+    def _exported(self):
+        return '%s/export/%d' % (self.folder, self.done - 1)
 
     def _export(self):
         """Writes the model, always after the checkpoint: if it fails, no training is lost."""
@@ -284,7 +289,7 @@ def compare(each, prepared, on, execute):
         if on.chief and not s.PLAN_ONLY:
             print('\n%s%s' % (title, 'is finished' if run.finished else 'hours left of all: %s' % left), flush=True)
         try:
-            run.export() if run.finished else execute(run)
+            run.export() if run.finished and not s.PLAN_ONLY else execute(run)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(title)
         done += steps

@@ -74,9 +74,8 @@ def comparison(runs, metric):
                  if run and len(run) == len(set().union(*of_runs)) and max(run) == columns[-1]]
         line = {metric + ', %': name}
         line.update((str(classes), _spread([run[classes][metric] for run in of_runs if classes in run])) for classes in columns)
-        for title, first, key in (('average', 0, 'avg_' + metric), ('without first', 1, 'avg_%s_excl_first' % metric)):
-            line[title] = _spread([rows[-1].get(key, np.mean([row[metric] for row in rows[first:]]))  # a log's mean is more exact
-                                   for rows in whole if rows[first:]])
+        line['average'] = _spread([_average(rows, metric, 0) for rows in whole])
+        line['without first'] = _spread([_average(rows, metric, 1) for rows in whole if rows[1:]])
         for title, key in (('forgetting', 'forgetting_top1'), ('nearest mean', metric + '_nme')):
             line[title] = _spread([rows[-1][key] for rows in whole if np.isfinite(rows[-1].get(key, np.nan))])
         lines.append(dict(line, runs=len(of_runs)))
@@ -88,9 +87,19 @@ def headline(run):
     return run['settings'].get('HEADLINE', 'top1')
 
 
-def corrected(run, metric):
-    """Whether the correction changed a run's accuracy, bool. run: dict, see logs/read.py."""
-    return any(row.get(metric) != row.get(metric + '_before', row.get(metric)) for row in run['rows'])
+def corrected(run):
+    """Whether a run's outputs were corrected, bool. run: dict, see logs/read.py."""
+    metric = headline(run)
+    return any(row.get('beta', 1) != 1 or row.get('gamma', 0) != 0
+               or row.get(metric) != row.get(metric + '_before', row.get(metric)) for row in run['rows'])
+
+
+def _average(rows, metric, first):
+    """Mean of a run's accuracy from position `first` on. Its log may have the mean of what was not rounded."""
+    key = 'avg_%s%s' % (metric, '_excl_first' if first else '')
+    if key in rows[-1] and rows[-1]['increment'] == len(rows) - 1:
+        return rows[-1][key]
+    return np.mean([row[metric] for row in rows[first:]])
 
 
 def _spread(fractions):

@@ -189,7 +189,7 @@ def test_values_for_batch_normalisation(depth, size, cases):
     plan = [exemplar.Increment(k, 0, 8, 0, 0, 0, train=count, val=0, test=0) for k, count in enumerate((51, 58))]
     fault, = dataset._batch_faults(s, plan)  # 153 = 10 * 14 + 13, 174 = 12 * 14 + 6; by 16 they leave 9 and 14
     assert fault.endswith('increment 1 (images: 6, devices: 2) has too few values per channel for batch normalisation: 3, and 4 '
-                          'are needed; BATCH_SIZE=16 would do')
+                          'are needed; BATCH_SIZE=16 or other numbers of images would do')
     s = types.SimpleNamespace(RESNET_DEPTH=20, IMAGE_SIZE=32, BATCH_SIZE=8, REPLICAS=3, EPOCHS=3)
     assert dataset._batch_faults(s, [exemplar.Increment(1, 5, 8, 0, 0, 0, train=7, val=0, test=0)]) == [
         'BATCH_SIZE=8: increment 1 has only 7 training images',

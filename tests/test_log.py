@@ -61,4 +61,4 @@ def test_notes(more, notes, digits, tmp_path, capsys):
                        + ['--%s=%s' % pair for pair in more.items()])
     lines = [line[10:] for line in capsys.readouterr().out.split('\n') if line.startswith('[note]')]
     assert [line[:len(note)] for line, note in zip(lines, notes)] == notes and len(lines) == len(notes)
-    assert not lines or 'BATCH_NORM' not in lines[0] or lines[0].endswith('in a new run, more EPOCHS or 0.95 would do')
+    assert not lines or 'BATCH_NORM' not in lines[0] or lines[0].endswith('EPOCHS or BATCH_NORM_DECAY=0.95 would do')

@@ -218,12 +218,14 @@ def test_first_losses_are_the_same_on_both_tensorflows(handful, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_resumes_between_two_increments(run, handful, tmp_path):
+def test_a_run_resumes_between_two_increments(run, handful, tmp_path, monkeypatch):
     """It ends with the weights, to the bit, and the rows of the run that nothing happened to."""
     shutil.copytree(run.folder + '/model', str(tmp_path / 'model'))
     for path in (tmp_path / 'model' / 'digits').glob('increment-2*'):
         shutil.rmtree(str(path))
+    trained = recorded(monkeypatch, imagenet_main, 'train_classifier')
     assert imagenet_main.main(arguments(handful, tmp_path, *THREE)) == run.rows
+    assert [call['now'].increment for call in trained] == [2]
     common.assert_same_end(tmp_path, run.folder, 3)
 
 

@@ -91,7 +91,7 @@ def drawn(axes):
 
 def test_comparison_by_hand():
     def run(method, seed, *top1, **last):
-        rows = [dict(classes=20 * k + 20, top1=one, top5=1.0, top1_nme=one / 2) for k, one in enumerate(top1)]
+        rows = [dict(increment=k, classes=20 * k + 20, top1=one, top5=1.0, top1_nme=one / 2) for k, one in enumerate(top1)]
         rows[-1].update(last)
         return dict(METHOD=method, SEED=seed, MODEL_DIR='model-%s' % seed, LR_DROP_EPOCHS=(4, 6)), rows
     several = [run('bic', 1, 0.9, 0.6, 0.3, forgetting_top1=0.1), run('finetune', 1, 0.8, 0.2, 0.2),
@@ -107,6 +107,18 @@ def test_comparison_by_hand():
     exact = tables.comparison([run('bic', 1, 0.5, 0.25, avg_top1=0.3751, avg_top1_excl_first=0.2504)], 'top1')
     assert cells(exact, 'bic')[2:4] == ['37.51', '25.04']  # as a log has it, of accuracies that were not rounded
     assert cells(tables.comparison([run('bic', 1, 0.5)], 'top1'), 'bic') == ['50.00', '50.00', '-', '-', '25.00', '1']
+
+
+def test_without_a_correction(tmp_path, capsys):
+    """One picture of two equal ones, and no lines of beta and gamma; nor is there anything before an increment is finished."""
+    same = log('finetune', top1=(0.5, 0.5)).replace('beta=0.75', 'beta=1.0')
+    off = [line.replace('correction=off', 'correction=on') for line in same.split('\n') if 'confusion' in line and '=off' in line]
+    same = '\n'.join([line for line in same.split('\n') if 'confusion' not in line or '=off' in line] + off) + '\n'
+    found = read.runs(files(tmp_path, same=same, begun=log().split('[matrix]')[0]), pytest.fail)[0]
+    report.tell(found)
+    shown = capsys.readouterr().out
+    assert 'beta' not in shown and 'before' not in shown and shown.count('No increment is finished.') == 1
+    assert len(draw.confusion(found[0]).axes) == 2  # with the colours' scale
 
 
 def test_kinds():
@@ -218,7 +230,8 @@ def test_several_kinds(tmp_path, capsys):
     out = tmp_path / 'out'
     assert report.main(['--out=%s' % out] + paths) == 0
     shown = capsys.readouterr()
-    assert cells(shown.out, 'bic')[:2] == ['85.00 ± 7.07', '60.00 ± 14.14']
+    assert cells(shown.out, 'bic') == ['85.00 ± 7.07', '60.00 ± 14.14', '72.50 ± 10.61', '60.00 ± 14.14', '25.00 ± 0.00',
+                                       '60.00 ± 0.00', '2']
     assert shown.err == 'rows.csv and the pictures are in %s\n' % out
     found = read.runs(paths, pytest.fail)[0]
     lines = drawn(draw.accuracy(found).axes[0])
