@@ -16,6 +16,11 @@ _PARALLEL = 32  # images of a batch that are decoded at a time, on as many threa
 _SHOWN = 5      # classes that `predict` names
 
 
+def path_of(folder, increment):
+    """The folder of an increment's SavedModel, str. folder: str, MODEL_DIR/DATASET. increment: int."""
+    return os.path.join(folder, 'export', str(increment))
+
+
 def write(folder, s, now, names, weights, fit):
     """Writes the SavedModel export/<k>/, a version that TensorFlow Serving loads from `export/`; an older one is replaced.
 
@@ -29,7 +34,7 @@ def write(folder, s, now, names, weights, fit):
         folder: str, MODEL_DIR/DATASET. now: the increment that is done. names: list of str, the classes by label.
         weights: dict from a variable's name, as in `resnet_model.variables`, to float32 array. fit: bic_layer.Fit.
     """
-    path = os.path.join(folder, 'export', str(now.increment))
+    path = path_of(folder, now.increment)
     partial = path + '.partial'  # no number: Serving passes it by
     try:
         shutil.rmtree(partial, ignore_errors=True)

@@ -250,17 +250,15 @@ class Run:
         self.step, self.sums, self._last_layer = 0, [], dict(last_layer)
         if self.finished:
             results.finish(self.log, self.data, self.rows, scores.on.by_class)
-        shutil.rmtree(self._exported(), ignore_errors=True)  # of this increment's earlier end, if its checkpoint was damaged
+        # If this increment ended before and its checkpoint was damaged, its model is an old one.
+        shutil.rmtree(export.path_of(self.folder, now.increment), ignore_errors=True)
         self.save(now, dict(self.weights, **{checkpoint.LAST_LAYER + name: value for name, value in self._last_layer.items()}))
         self._export()
 
     def export(self):
         """Writes the model of the last increment if an earlier process could not."""
-        if self.weights and self.devices.chief and not os.path.isdir(self._exported()):
+        if self.weights and self.devices.chief and not os.path.isdir(export.path_of(self.folder, self.done - 1)):
             self._export()
-
-    def _exported(self):
-        return '%s/export/%d' % (self.folder, self.done - 1)
 
     def _export(self):
         """Writes the model, always after the checkpoint: if it fails, no training is lost."""
