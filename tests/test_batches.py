@@ -1,4 +1,4 @@
-"""Order and augmentation against a literal NumPy version; odd sizes, batch 7."""
+"""Tests order and augmentation against a literal NumPy version, with odd sizes and batches of 7."""
 import os
 import types
 
@@ -8,13 +8,13 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import exemplar
-from data import batches, devices, images
+from data import batches, devices
 
 MEANS = np.array([123.68, 116.78, 103.94])
 
 
 def resized(image, side):
-    """Bilinear without half-pixel shift or antialiasing; the longer side is floored."""
+    """Resizes bilinearly, without half-pixel shift or antialiasing; the longer side is floored."""
     height, width = image.shape[:2]
     shorter = min(height, width)
     new = (height * side // shorter, width * side // shorter)
@@ -31,7 +31,7 @@ def resized(image, side):
 
 
 def settings(**values):
-    """Batches of seven crops of 11 pixels, sides 20 to 24."""
+    """Settings with batches of seven, crops of 11 pixels and sides from 20 to 24."""
     return types.SimpleNamespace(**dict(dict(
         SEED=1, EPOCHS=3, BATCH_SIZE=7, IMAGE_SIZE=11, RESIZE_SIDE_MIN=20, RESIZE_SIDE_MAX=24, PADDING=0, RANDOM_FLIP=True,
         STANDARDIZE=False), **values))
@@ -41,7 +41,7 @@ IMAGE = np.random.RandomState(0).randint(0, 256, (21, 21, 3)).astype(np.uint8)
 
 
 def whole(image):
-    """An image in memory, to be read as those in files are."""
+    """Gives an image in memory the interface of `batches.of_file`."""
     def of_pixels(window):
         rectangle, more = window(tf.constant(image.shape[:2]))
         row, column, height, width = tf.unstack(rectangle)
@@ -59,7 +59,7 @@ def run(build, *arguments):
     (17, 0.0, 0.999, 0.7), (17, 0.31, 0.52, 0.2), (31, 0.999999999, 0.0, 0.49), (11, 0.5, 0.5, 0.5), None])
 @pytest.mark.parametrize('flip', [True, False])
 def test_augmentation(shape, draw, flip):
-    """Without a draw, evaluation's centre: rounded down."""
+    """A draw decides side, crop and flip. Without one, evaluation crops the centre, rounded down."""
     image, s = IMAGE[:shape[0], :shape[1]], settings(RANDOM_FLIP=flip, RESIZE_SIDE_MIN=17)
     expected = resized(image.astype(float), draw[0] if draw else 17)
     if draw:
@@ -74,7 +74,7 @@ def test_augmentation(shape, draw, flip):
 
 @pytest.mark.parametrize('flip', [0.2, 0.7])
 def test_augmentation_of_cifar(flip):
-    """A border of zeros, a crop, a flip; then each image to mean 0 and standard deviation 1 over all its values."""
+    """A border of zeros, a random crop and a flip; then each image gets mean 0 and standard deviation 1."""
     image, s = IMAGE[:11, :11], settings(RESIZE_SIDE_MIN=11, PADDING=4, STANDARDIZE=True)
     actual = run(lambda: batches.augmented(whole(image), tf.constant([11, 0.99, 0.3, flip], tf.float64), s))
     padded = np.zeros((19, 19, 3))
@@ -87,7 +87,7 @@ def test_augmentation_of_cifar(flip):
 
 
 def plain(path, draw, s):
-    """The published way: all of the image decoded and resized, then cropped and mirrored."""
+    """The published way: decode and resize the whole image, then crop and mirror it."""
     image = tf.image.decode_image(tf.read_file(path), 3, expand_animations=False)
     shape = tf.shape(image)[:2]
     image = tf.image.resize_bilinear(image[None], shape * tf.cast(draw[0], tf.int32) // tf.reduce_min(shape))[0]
@@ -100,7 +100,7 @@ def plain(path, draw, s):
 @pytest.mark.parametrize('mode, quality, subsampling', [
     ('RGB', 75, 2), ('RGB', 90, 0), ('RGB', 60, 1), ('L', 75, 0), ('CMYK', 75, 2)])
 def test_part_of_a_jpeg_is_as_good_as_all_of_it(mode, quality, subsampling, tmp_path):
-    """Coloured noise, smoothed a little, so that chroma changes everywhere; sides and crops up to all borders."""
+    """Smoothed colour noise, so that chroma changes everywhere; the crops reach every border."""
     random, path, s = np.random.RandomState(0), str(tmp_path / 'image.jpg'), settings(IMAGE_SIZE=24)
     pixels = random.randint(0, 256, (19, 25, 3)).astype(np.uint8)
     PIL.Image.fromarray(pixels).resize((103, 77)).convert(mode).save(path, quality=quality, subsampling=subsampling)
@@ -114,18 +114,6 @@ def test_part_of_a_jpeg_is_as_good_as_all_of_it(mode, quality, subsampling, tmp_
             part, all_of_it = session.run(both, {draw: one})
             difference = np.abs(part - all_of_it)
             assert difference.mean() < 1e-3 and difference.max() < 0.05, one
-
-
-@pytest.mark.parametrize('mode, expected', [('CMYK', (10, 200, 90)), ('L', (131, 131, 131))])
-def test_jpegs_that_are_not_rgb(mode, expected, tmp_path):
-    """As ImageNet has some: four inks, and grey (0.299 * 10 + 0.587 * 200 + 0.114 * 90)."""
-    path = str(tmp_path / 'image.JPEG')
-    PIL.Image.new('RGB', (30, 40), (10, 200, 90)).convert(mode).save(path, quality=95)
-    with open(path, 'rb') as file:
-        assert PIL.Image.open(file).mode == mode
-    assert images.broken([path.encode()], decode_all=True) == {}
-    pixels, _ = run(lambda: tf.data.make_one_shot_iterator(batches.evaluation_batches([path], [0], settings())).get_next())
-    np.testing.assert_allclose(pixels[0], np.broadcast_to(expected - MEANS, (11, 11, 3)), atol=3)
 
 
 def epochs(seed=1, increment=0, count=3):
@@ -147,7 +135,7 @@ def test_epochs_are_permutations_that_seed_increment_and_epoch_decide():
 
 @pytest.fixture(name='data')
 def data_(tmp_path):
-    """Ten grey images whose level tells their number, as a data set; their labels are three times their numbers."""
+    """A dataset of ten grey images. The grey level tells an image's number, and its label is three times the number."""
     for i in range(10):
         PIL.Image.new('RGB', (40, 30), (20 * i,) * 3).save(str(tmp_path / ('%d.png' % i)))
     paths = np.array([os.fsencode(str(tmp_path / ('%d.png' % i))) for i in range(10)], object)
@@ -157,8 +145,8 @@ def data_(tmp_path):
 @pytest.mark.parametrize('deterministic', [False, True])
 @pytest.mark.parametrize('first_step, numbers', [(0, np.arange(10)), (2, np.arange(10)), (0, np.array([8, 3, 4, 6, 0, 9, 1, 5]))])
 def test_inputs(first_step, numbers, deterministic, data):
-    """Three epochs of ten images in batches of seven: 7 7 7 7 2, in the generated order, from the step at which training is
-    resumed; of eight: 7 7 7 3. Evaluation keeps the given order: 7 3. The wait is not known where clocks may not be read."""
+    """Three epochs of ten images in batches of seven are 7 7 7 7 2 images, in the generated order, from the step at which
+    training resumes; of eight images 7 7 7 3. Evaluation keeps the given order: 7 3. DETERMINISTIC has no wait."""
     s, count = settings(IMAGE_SIZE=16, DETERMINISTIC=deterministic), len(numbers)
     now = exemplar.Increment(1, 5, 8, 0, 0, 0, train=count, val=0, test=0)
     order = numbers[np.concatenate([order for order, _ in batches.epochs(count, 1, s)])]

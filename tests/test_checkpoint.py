@@ -1,4 +1,4 @@
-"""A checkpoint is written whole or not at all, gives back what was written, and belongs to one run at a time."""
+"""A checkpoint is written as a whole or not at all, returns what was written, and belongs to one run at a time."""
 import os
 import subprocess
 import sys
@@ -19,7 +19,7 @@ FIT, SCORE = bic_layer.Fit(0.5, np.float32(-0.25), 2, np.nan, np.bool_(True)), r
 
 
 def state(done, step=0):
-    """Of a run with so many of 12 increments done; with names and paths that are not ASCII, or no text at all."""
+    """The state of a run with `done` of 12 increments. Names and paths are not ASCII, and one path is not even UTF-8."""
     row = results.row(exemplar.Increment(0, 0, 1, 0, 0, 0, 0, 0, 0), FIT, results.Scores([], SCORE, SCORE, SCORE))
     return dict(settings=settings.fixed(settings_of([])), sizes=[1] * 12, exemplars=[['a/1.png']] * done, fits=[FIT] * done,
                 classes=[dict(name='zwei Wörter %d' % k, train='a0', held=['a/\udcff.png'], test=[]) for k in range(12)],
@@ -28,7 +28,7 @@ def state(done, step=0):
 
 
 def test_what_is_written_is_read(tmp_path):
-    """The newest of eleven, number 10: arrays bit by bit, the state as JSON has it, and sums that another program checks."""
+    """The newest of eleven is number 10. Arrays are identical, the state is as in JSON, and `sha256sum` accepts it."""
     folder = str(tmp_path / 'model' / 'digits')
     assert checkpoint.newest(folder) == (None, None, None, [])
     for increments in range(1, 12):
@@ -42,7 +42,7 @@ def test_what_is_written_is_read(tmp_path):
 
 
 def test_within_an_increment_the_last_two_are_kept(tmp_path):
-    """Step 900 is older than step 1000, and both than the end of their increment. A damaged one does not count."""
+    """Step 900 is older than step 1000, both than the end of their increment. A damaged checkpoint does not count."""
     folder = str(tmp_path)
     for increments, step, there in [(1, 0, '0'), (1, 800, '0 1-step-800'), (1, 900, '0 1-step-800 1-step-900'),
                                     (1, 1000, '0 1-step-1000 1-step-900'), (1, 950, '0 1-step-900 1-step-950'),
@@ -57,7 +57,7 @@ def test_within_an_increment_the_last_two_are_kept(tmp_path):
 @pytest.mark.parametrize('name', FILES)
 @pytest.mark.parametrize('reason, target', [('Is a directory', '.'), ('No space left on device', '/dev/full')])
 def test_a_checkpoint_that_cannot_be_written(name, reason, target, tmp_path):
-    """A file's place is taken, or the disk is full: the checkpoint before stays the newest, and no damage is reported."""
+    """A file cannot be opened, or the disk is full: the previous checkpoint stays the newest, and no damage is reported."""
     before, folder = checkpoint.write(str(tmp_path), ARRAYS, state(1)), tmp_path / 'increment-1'
     (tmp_path / 'checkpoint.partial').mkdir()
     (tmp_path / 'checkpoint.partial' / name).symlink_to(target)
@@ -69,7 +69,7 @@ def test_a_checkpoint_that_cannot_be_written(name, reason, target, tmp_path):
 
 @pytest.mark.parametrize('name', FILES)
 def test_damaged_files(name, tmp_path):
-    """Cut anywhere, any bit turned over, or gone: the checkpoint before it is taken, and without one it is a fault."""
+    """A file is cut anywhere, has any bit flipped, or is missing: the previous checkpoint is used. Without one it is a Fault."""
     before, folder = checkpoint.write(str(tmp_path), ARRAYS, state(1)), tmp_path / 'increment-1-step-5'
     checkpoint.write(str(tmp_path), ARRAYS, state(1, 5), before)
     whole = (folder / name).read_bytes()
@@ -89,7 +89,7 @@ def test_damaged_files(name, tmp_path):
 
 @pytest.mark.parametrize('content', [b'{"format": 5}', b'{"format": 3}\n0123456789abcdef\n', b'[]'])
 def test_another_format(content, tmp_path):
-    """Versions before this one wrote another line behind the JSON, and no SHA256SUMS."""
+    """Earlier versions wrote a second line after the JSON, and no SHA256SUMS."""
     path = checkpoint.write(str(tmp_path), ARRAYS, state(1))
     (tmp_path / 'increment-0' / 'state.json').write_bytes(content)
     for change in sign, lambda path: os.remove(os.path.join(path, 'SHA256SUMS')):
@@ -99,7 +99,7 @@ def test_another_format(content, tmp_path):
 
 
 def test_two_runs_cannot_write_to_one_folder(tmp_path, monkeypatch):
-    """The second is told who has it; when that process is killed, the folder is free again."""
+    """The second run is told which process has the lock. When that process is killed, the lock is free."""
     folder = str(tmp_path / 'model')
     program = ('import time; from logs import checkpoint\n'
                'with checkpoint.lock(%r, None):\n    print("locked", flush=True); time.sleep(60)' % folder)

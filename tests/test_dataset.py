@@ -1,4 +1,4 @@
-"""Which images are trained on, held out and tested on, when a run begins and when it is resumed; what a plan is refused for."""
+"""Which images are trained on, held out and tested on, in a new run and in a resumed one; and which plans are refused."""
 import os
 import shutil
 import types
@@ -13,7 +13,7 @@ from data import Fault, dataset, prepare_digits
 
 
 def settings_of(folder, **values):
-    """Two classes, then two at a time; a third of the images is tested on; memory for 6 images of each of 4 classes."""
+    """Two classes per increment. A third of the images is for the test. The memory has room for 6 images of each of 4 classes."""
     given = dict(dict(
         DATASET='folder', DATA_DIR=folder, MODEL_DIR='%s-model' % folder, LOG_DIR='%s-logs' % folder, TEST_FRACTION=0.34,
         FIRST_INCREMENT_CLASSES=2, CLASSES_PER_INCREMENT=2, MEMORY_SIZE=24, VAL_FRACTION=0.2, REPLICAS=1, BATCH_SIZE=2, EPOCHS=1,
@@ -29,14 +29,14 @@ def add(folder, name, numbers):
 
 @pytest.fixture(name='folder')
 def folder_(tmp_path):
-    """Four classes of twelve images: 4 to test on, 1 held out, 7 to train on."""
+    """Four classes of twelve images: 4 for the test, 1 held out, 7 to train on."""
     for name in 'dbca':
         add(tmp_path / 'images', name, range(12))
     return tmp_path / 'images'
 
 
 def begun(s, learnt, kept):
-    """The data, and the state after the first increments, as if so many images of each learnt class had been chosen."""
+    """Returns the data, and the state after some increments, as if `kept` images of each learnt class had been chosen."""
     data, exemplars, plan, missing = common.read(s)
     assert missing == [] and exemplars == []
     return data, dict(sizes=[now.num_seen - now.num_old for now in plan], classes=data.classes(),
@@ -48,13 +48,13 @@ def paths(data, parts):
 
 
 def assert_apart(data):
-    """No image is trained, validated or tested on twice."""
+    """No image has two uses."""
     used = paths(data, data.train + data.held + data.test)
     assert len(used) == len(set(used))
 
 
 def test_class_folders_that_change_before_a_run_is_resumed(folder):
-    """Increment 0 is done; then images and a class come, and images that are not needed go."""
+    """After increment 0, images and a class are added, and images that are not needed are deleted."""
     s = settings_of(folder)
     before, state = begun(s, learnt=2, kept=3)
     assert_apart(before)
@@ -114,7 +114,7 @@ def test_new_classes_are_shuffled_among_themselves(folder):
 
 
 def lists(folder, root=''):
-    """List files of the four classes: ten images to train on and two to test on."""
+    """Writes list files of the four classes, with ten images to train on and two to test on."""
     for part, numbers in (('train', range(10)), ('val', range(10, 12))):
         with open(str(folder / (part + '.txt')), 'w') as file:
             file.writelines('%s%s/%02d.png %d\n' % (root, name, number, label)
@@ -123,7 +123,7 @@ def lists(folder, root=''):
 
 @pytest.mark.parametrize('way', ['absolute', 'here', 'elsewhere', 'folders here'])
 def test_however_the_folder_is_called(way, folder, monkeypatch):
-    """A relative folder and absolute lines; the current folder; another folder than when the run began."""
+    """A relative folder with absolute paths in its lists; the current folder; a folder that was moved after the run began."""
     if way != 'folders here':
         lists(folder, '%s/' % folder if way == 'absolute' else '')
     s = settings_of(folder, NUM_CLASSES=0 if way == 'folders here' else 4)
@@ -141,7 +141,7 @@ def test_however_the_folder_is_called(way, folder, monkeypatch):
 
 
 def test_an_image_of_another_class_now(folder):
-    """A test image of a learnt class may not be trained on as one of a class to come."""
+    """A test image of a learnt class must not become a training image of a later class."""
     lists(folder)
     s = settings_of(folder, NUM_CLASSES=4)
     before, state = begun(s, learnt=2, kept=3)
@@ -176,7 +176,7 @@ def test_all_that_is_wrong_with_a_run_is_told(folder, tmp_path):
     (18, 33, [(1, 0, 1, None), (7, 1, 1, None), (8, 1, 2, 0), (8, 2, 2, None)]), (18, 64, [(8, 3, 2, None), (8, 1, 2, 0)]),
     (32, 32, [(1, 0, 1, None), (8, 1, 2, 0)]), (32, 33, [(8, 2, 2, None), (8, 1, 2, 0)]), (32, 64, [(8, 1, 2, 0)])])
 def test_values_for_batch_normalisation(depth, size, cases):
-    """At least four per device: its images, rounded down, times the pixels of the last feature map."""
+    """Each device needs four values: its images, rounded down, times the pixels of the last feature map."""
     for batch, last, total, values in cases:
         s = types.SimpleNamespace(RESNET_DEPTH=depth, IMAGE_SIZE=size, BATCH_SIZE=batch, REPLICAS=total, EPOCHS=1)
         faults = dataset._batch_faults(s, [exemplar.Increment(1, 5, 8, 0, 0, 0, train=5 * batch + last, val=0, test=0)])

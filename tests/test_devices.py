@@ -1,4 +1,4 @@
-"""Several devices in one process against one: who takes which images, losses, weights, moving averages; and REPLICAS' faults."""
+"""Compares several devices in one process with one device: shares, losses, weights and moving averages. And wrong REPLICAS."""
 import json
 
 import numpy as np
@@ -16,7 +16,7 @@ from logs import results
 
 
 def process_of(index, num_workers, local):
-    """The devices of one of several processes, without any strategy behind them."""
+    """The devices of one of several processes, without a strategy."""
     made = Devices()
     made.strategy, made.local, made.first, made.total = True, local, local * index, local * num_workers
     return made
@@ -25,7 +25,7 @@ def process_of(index, num_workers, local):
 @pytest.mark.parametrize('num_workers, local', [(1, 3), (2, 1), (3, 2)])
 @pytest.mark.parametrize('total_images, batch_size', [(50, 12), (35, 6), (37, 18)])
 def test_every_image_is_one_devices(num_workers, local, total_images, batch_size):
-    """Process by process and device by device, a batch is shared evenly and in its order; its mean is that of the shares."""
+    """Over processes and devices, a batch is shared evenly and in its order. The weighted means add up to the batch's mean."""
     order = np.random.RandomState(0).permutation(total_images)
     processes = [process_of(index, num_workers, local) for index in range(num_workers)]
     with tf.Graph().as_default(), tf.Session() as session:
@@ -45,8 +45,7 @@ def test_every_image_is_one_devices(num_workers, local, total_images, batch_size
 
 
 def trained(handful, folder, count, weights, *more):
-    """Four steps of the second increment on so many devices, of 10 images each and the last one of five: the losses, what
-    `Devices.read` returns, the moving averages of each device before and after it, and the outputs for 31 images."""
+    """Four steps on `count` devices: losses, what `read` returns, each device's moving averages before and after it, outputs."""
     s = settings_of(arguments(handful, folder, '--BATCH_SIZE=10', '--EPOCHS=1', '--REPLICAS=%d' % count,
                               '--WEIGHT_DECAY=0.01', *more))
     data, _, plan, missing = read(s)
@@ -68,7 +67,7 @@ def trained(handful, folder, count, weights, *more):
 
 
 def test_two_devices_do_what_one_does(handful, tmp_path, monkeypatch):
-    """Without batch normalisation, which sees one device's images: losses, weights, and the evaluation."""
+    """Losses, weights and evaluation agree, without batch normalisation, which depends on the share."""
     monkeypatch.setattr(resnet_model, 'resnet', linear)
     weights = {'dense/kernel': np.random.RandomState(0).normal(size=(3, 8)), 'dense/bias': np.arange(8) / 10}
     (losses, values, _, outputs), (two_losses, two_values, _, two_outputs) = [
@@ -85,7 +84,7 @@ def test_two_devices_do_what_one_does(handful, tmp_path, monkeypatch):
 
 
 def test_moving_averages(handful, tmp_path):
-    """Each device has its own; their mean is what is read, and what each has afterwards."""
+    """Each device has its own. Reading returns their mean and gives it to every device."""
     _, values, (before, after), _ = trained(handful, tmp_path, 2, None)
     student = [name for name in before if name.startswith('resnet/')]
     assert len(student) >= 14

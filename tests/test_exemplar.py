@@ -1,4 +1,4 @@
-"""Class order, hold-out, quotas and plan against published numbers; herding against a literal loop."""
+"""Tests class order, hold-out, quotas and plan against published numbers, and herding against a literal loop."""
 import os
 
 import numpy as np
@@ -23,8 +23,7 @@ def test_class_orders_of_seed_1993(way, num_classes, first):
     (published.IMAGENET100, published.COUNTS[:100], 'imagenet100', 'c68'),
     pytest.param(published.IMAGENET1000, published.COUNTS, 'imagenet1000', 'c54', marks=pytest.mark.slow)])
 def test_the_plan_from_lists_alone_is_the_published_one(rows, counts, dataset, first, tmp_path, capsys):
-    """All sixty sizes, twenty step counts and the exemplars of a class, without any image; then what is missing, and nothing is
-    written."""
+    """Sixty sizes, twenty step counts and the exemplars are printed before images are missed. Nothing is written."""
     for part, of_class in (('train', counts), ('val', [50] * len(counts))):
         (tmp_path / (part + '.txt')).write_text(''.join(
             '%s/c%d/%d.JPEG %d\n' % (part, label, i, label) for label, count in enumerate(of_class) for i in range(count)))
@@ -50,7 +49,7 @@ def test_memory_is_never_exceeded():
 
 @pytest.mark.parametrize('fraction', [0.1, 0.15, 0.3, 0.4])
 def test_the_plan_counts_what_the_memory_keeps(fraction):
-    """The quota can rise with the number of classes (quota(55, 8, 0.3) is 4 exemplars, quota(55, 9, 0.3) is 5)."""
+    """The quota can rise with the number of classes: quota(55, 8, 0.3) has 4 exemplars, quota(55, 9, 0.3) has 5."""
     images = [np.arange(20) + 20 * label for label in range(12)]
     train, held = exemplar.hold_out(images, 55, 1, fraction, np.random.RandomState(0))
     plan = exemplar.plan(train, held, images, [1] * 12, 55, fraction)
@@ -62,7 +61,7 @@ def test_the_plan_counts_what_the_memory_keeps(fraction):
 
 
 def test_hold_out_is_the_authors_stream():
-    """Redone literally: one generator draws the order, then shuffles class after class; the last images are held out."""
+    """Literally: one generator draws the order, then shuffles class after class, and the last images are held out."""
     classes = np.random.RandomState(3).permutation(np.repeat(np.arange(8), 25))
     random = np.random.RandomState(1993)
     label_of_class = np.argsort(exemplar.class_order(8, random, 'random'))
@@ -80,7 +79,7 @@ def test_hold_out_is_the_authors_stream():
 
 
 def literal_herding(features, count):
-    """iCaRL's algorithm 4, as it stands in the paper."""
+    """iCaRL's algorithm 4, as the paper has it."""
     features = np.asarray(features, np.float64)
     mean = sum(features) / len(features)
     chosen = []
@@ -103,13 +102,13 @@ def test_herding_is_the_literal_loop(images, dimensions, count):
 
 
 def test_herding_ties_go_to_the_lower_index():
-    """Whole numbers and eight images: every distance is exact, and three pairs of images are the same. Nine are not there."""
+    """With whole numbers and eight images, distances are exact, and three pairs of images are equal. No ninth exists."""
     features = np.random.RandomState(5).randint(0, 4, (5, 3))[[0, 1, 2, 3, 4, 1, 2, 0]]
     assert list(exemplar.herding(features, 8)) == list(exemplar.herding(features, 9)) == literal_herding(features, 8)
 
 
 def test_nearest_mean_of_exemplars():
-    """Distances between vectors of length 1, in literal loops, give the same order of classes."""
+    """Distances between vectors of length 1, in literal loops, order the classes in the same way."""
     random = np.random.RandomState(2)
     exemplars = [random.normal(size=(count, 5)) + 1 for count in (4, 1, 7)]
     images = random.normal(size=(9, 5)) + 1

@@ -1,5 +1,5 @@
-"""The exported model against the evaluation path and NumPy, loaded without the project; odd sizes: batch 7, 5 old and 3 new
-classes of 10, images of several formats. And what `--PREDICT` says of good and bad images."""
+"""Compares the exported model with the evaluation path and NumPy, and tests what `--PREDICT` prints for good and bad images.
+Sizes are odd: batches of 7, 5 old and 3 new classes of 10, images of several formats."""
 import os
 import resource
 import shutil
@@ -41,7 +41,7 @@ np.savez('results.npz', *[array for result in results for array in (
 
 
 def network(seed):
-    """A network for ten classes in which no variable is as at first, under the names of network.npz."""
+    """A network for ten classes, by the names in network.npz. No variable has its initial value."""
     random = np.random.RandomState(seed)
     with tf.Graph().as_default():
         with tf.variable_scope('resnet'):
@@ -53,7 +53,7 @@ def network(seed):
 
 @pytest.fixture(name='files', scope='module')
 def files_(tmp_path_factory):
-    """Seven images in colours, in greys and in four inks, of four formats, wide, high and smaller than the crop."""
+    """Seven images in RGB, grey and CMYK, of four formats; some wide, some high, and one smaller than the crop."""
     random, folder, paths = np.random.RandomState(0), tmp_path_factory.mktemp('files'), []
     for number, (kind, mode, size) in enumerate([
             ('jpg', 'RGB', (61, 40)), ('JPEG', 'L', (33, 50)), ('jpg', 'CMYK', (27, 31)), ('png', 'RGB', (30, 41)),
@@ -74,7 +74,7 @@ def exported_(tmp_path_factory):
 
 @pytest.fixture(name='evaluated', scope='module')
 def evaluated_(files):
-    """The images as evaluation sees them, and the network's logits for all ten classes, not corrected, and its features."""
+    """Returns the images as evaluation has them, the logits for all ten classes before the correction, and the features."""
     weights = network(1)
     with tf.Graph().as_default(), tf.Session() as session:
         images, _ = tf.data.make_one_shot_iterator(batches.evaluation_batches(files, [0] * 7, S)).get_next()
@@ -86,7 +86,7 @@ def evaluated_(files):
 
 
 def loaded(session, folder, name='serving_default'):
-    """A signature, as tensors of a graph into which it was loaded."""
+    """Loads a model into the session's graph. Returns the input tensor and the output tensors of a signature."""
     signature = tf.saved_model.load(session, ['serve'], folder).signature_def[name]
     tensor = session.graph.get_tensor_by_name
     return tensor(signature.inputs['image_bytes'].name), {key: tensor(signature.outputs[key].name) for key in signature.outputs}
@@ -97,7 +97,7 @@ def contents(files):
 
 
 def test_without_the_project(exported, files, evaluated, tmp_path):
-    """Batches of seven and of one in a fresh process: the softmax of the logits of seen classes, corrected, sorted; the names."""
+    """Batches of seven and of one give the softmax of the corrected logits of the classes seen, sorted, and the names."""
     subprocess.check_call([sys.executable, '-c', ALONE, exported] + files, cwd=str(tmp_path), stderr=subprocess.DEVNULL)
     logits = evaluated[1][:, :8].astype(float)
     logits[:, 5:] = 0.55 * logits[:, 5:] - 0.31
@@ -113,7 +113,8 @@ def test_without_the_project(exported, files, evaluated, tmp_path):
 
 
 def test_what_is_inside(exported, files, evaluated):
-    """Images as evaluation sees them; the network's features. Of ten columns the eight seen, the new classes' corrected."""
+    """Images are preprocessed as in evaluation, and the features are the network's. Of ten columns, the last layer has the eight
+    seen, with the correction in those of the new classes."""
     weights, scale = network(1), np.array([1] * 5 + [0.55] * 3)
     with tf.Graph().as_default() as graph, tf.Session() as session:
         given, _ = loaded(session, exported)
@@ -132,7 +133,7 @@ def test_what_is_inside(exported, files, evaluated):
 
 
 def test_of_equal_classes_the_lower_label_comes_first(files, tmp_path, capfd):
-    """And nothing else is said, done to the caller's graph, or left of a version that was killed while it was written."""
+    """Writing prints nothing, leaves the caller's graph alone, and removes what a killed process left behind."""
     weights = dict(network(1), **{'dense/kernel': np.zeros((64, 10), np.float32), 'dense/bias': np.ones(10, np.float32)})
     first = NOW._replace(increment=0, num_old=0)
     for left_over in ('0', '0.partial'):
@@ -165,14 +166,14 @@ def test_a_model_that_cannot_be_written(tmp_path):
 # ---- A run's models, and what they say of images ---------------------------------------------------------------------------
 @pytest.fixture(name='run', scope='module')
 def run_(handful, tmp_path_factory):
-    """A run's folder."""
+    """The folder of a run."""
     folder = tmp_path_factory.mktemp('run')
     common.run_main(handful, folder)
     return folder
 
 
 def test_a_model_that_could_not_be_written_comes_at_the_next_start(handful, tmp_path, monkeypatch):
-    """The increment's checkpoint is there by then: nothing is trained again."""
+    """The increment's checkpoint exists by then, so nothing is trained again."""
     place = tmp_path / 'model' / 'digits' / 'export'
     place.parent.mkdir(parents=True)
     place.write_text('')
@@ -193,7 +194,7 @@ def predict(*arguments):
 
 
 def test_predict(run, files, tmp_path, capsys):
-    """A folder with good and bad images, by the command line; no data are needed, and each bad one is named."""
+    """A folder with good and bad images, from the command line. No data are needed, and each bad image is named."""
     folder = tmp_path / 'some images'
     (folder / 'below' / '.git').mkdir(parents=True)
     for place in ('zwei Wörter.jpg', 'below/数字', 'below/.hidden.jpg', 'below/.git/config.jpg'):
@@ -222,8 +223,7 @@ def test_predict(run, files, tmp_path, capsys):
     loop = tmp_path / 'loop'
     loop.mkdir()
     shutil.copy(files[3], str(loop / 'three.png'))
-    for name in ('a', 'b'):
-        os.symlink(str(loop), str(loop / name))
+    os.symlink(str(loop), str(loop / 'a'))
     predict(run, loop)
     assert capsys.readouterr().out.count('[image]') == 1
 
@@ -241,7 +241,7 @@ def test_predict_finds_nothing(run, tmp_path):
 
 
 def test_predict_from_another_checkpoint(run, files, tmp_path, capsys):
-    """The one before a damaged one; not one within an increment. What the program did not write is refused."""
+    """The previous one, if the newest is damaged; never one within an increment. A foreign checkpoint is refused."""
     model = tmp_path / 'model' / 'digits'
     shutil.copytree(str(run / 'model'), str(tmp_path / 'model'))
     shutil.rmtree(str(model / 'export'))

@@ -1,4 +1,4 @@
-"""What is read may be anything: it is accepted, and then it works, or it is a Fault. No other error comes out."""
+"""Random input either works or raises a Fault, and never another error."""
 import json
 import os
 import shutil
@@ -26,14 +26,14 @@ JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st
 
 
 def assert_about(names, faults):
-    """Some faults, one line each, that name a setting or a file."""
+    """There are faults, one line each, and each names a setting or a file."""
     assert faults and all(any(name in line for name in [*names, 'more like the one above']) for line in faults), faults
     assert [line.splitlines() for line in faults] == [[line] for line in faults]
 
 
 @hypothesis.given(st.lists(TEXT | st.builds('--{}={}'.format, st.sampled_from(sorted(settings.SETTINGS)), TEXT), max_size=4))
 def test_settings(given):
-    """Values of the right kinds, or faults; with these the increments and the schedule can be worked out."""
+    """Values are legal, and increments and schedule follow from them; or there are faults."""
     names = [*settings.SETTINGS, 'no such setting', 'an override is written --NAME=value', 'is given more than once']
     try:
         runs = settings.read(vars(imagenet_main), imagenet_main.RECIPES, given)
@@ -49,7 +49,7 @@ def test_settings(given):
 
 
 def changed(draw, value):
-    """A value with something in it replaced, removed or repeated."""
+    """Returns the value with one part replaced, removed or repeated."""
     if not value or not isinstance(value, (dict, list)) or not draw(st.integers(0, 3)):
         return draw(JSON)
     items = sorted(value.items()) if isinstance(value, dict) else list(enumerate(value))
@@ -61,7 +61,7 @@ def changed(draw, value):
 
 @hypothesis.given(st.sampled_from(['increment-0', 'increment-1-step-9']), st.data())
 def test_states(whole, handful, tmp_path_factory, name, data):
-    """Of the right format, and with the right checksum: a run resumes from it, up to the first training step, and saves."""
+    """A random state of the right format with the right checksum: the run resumes, up to its first step, and saves."""
     folder = tmp_path_factory.mktemp('run')
     path, s = folder / 'model' / 'digits' / name, common.settings_of(common.arguments(handful, folder, *common.WHOLE))
     shutil.copytree(str(whole / 'model' / 'digits' / name), str(path))
@@ -82,7 +82,7 @@ def test_states(whole, handful, tmp_path_factory, name, data):
 
 
 def test_image_bytes(tmp_path):
-    """Bytes changed and the end cut off: what can be decoded, evaluation and training can read."""
+    """Some bytes are changed, and the end is cut off. Whatever can be decoded, evaluation and training can read."""
     random = np.random.RandomState(0)
     for number in range(4 * EXAMPLES):
         path = tmp_path / ('%d.%s' % (number, ['jpg', 'png', 'gif', 'bmp'][number % 4]))

@@ -1,4 +1,4 @@
-"""Every kind of damage is found, nothing whole is taken for damaged, and TensorFlow's errors get a cause and a remedy."""
+"""Finds every kind of damage and takes no whole image for damaged. TensorFlow's errors get a cause and a remedy."""
 import io
 import os
 
@@ -36,7 +36,7 @@ def written(folder, files):
 
 @pytest.mark.parametrize('decode_all', [False, True])
 def test_damaged_images(decode_all, tmp_path, files):
-    """Among whole ones, none of which is taken for damaged."""
+    """Damaged images stand among whole ones, which are not reported."""
     (tmp_path / 'link').symlink_to('whole')
     (tmp_path / 'nowhere').symlink_to('/nowhere\33')
     (tmp_path / 'folder').mkdir()
@@ -57,7 +57,7 @@ def test_damaged_images(decode_all, tmp_path, files):
     (tf.errors.InvalidArgumentError, 'middle', 'cannot be decoded'), (tf.errors.InternalError, 'middle', None),
     (tf.errors.InternalError, 'end', 'is cut off'), (ValueError, 'end', None)])
 def test_an_image_breaks_while_it_is_used(kind, where, reason, tmp_path, files):
-    """Damage in the middle is found by decoding all images, where the error may be due to it."""
+    """If TensorFlow's error may come from damage in the middle of a file, all images are decoded to find it."""
     png = files['b.png']
     middle = len(png) // 2
     damaged = {'middle': png[:middle] + bytes(200) + png[middle + 200:], 'end': png[:middle]}[where]
@@ -77,7 +77,7 @@ def test_an_image_breaks_while_it_is_used(kind, where, reason, tmp_path, files):
     (tf.errors.ResourceExhaustedError(None, None, 'too many open files'), None),
     (tf.errors.InternalError(None, None, 'cuDNN'), None)])
 def test_errors_that_are_no_images(error, said):
-    """Out of memory gets a remedy; all others stay as they are."""
+    """If memory is exhausted, the message has a remedy. Other errors stay as they are."""
     with pytest.raises(Fault if said else type(error)) as caught, images.explained(np.array([], object)):
         raise error
     assert str(caught.value).startswith(said) if said else caught.value is error

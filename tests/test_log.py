@@ -1,4 +1,4 @@
-"""Log lines and tables, in the format that others parse; a log that cannot be written."""
+"""Log lines and tables have the format that other programs parse; and a log that cannot be written."""
 import contextlib
 import io
 import math
@@ -13,7 +13,7 @@ from logs import log, tables
 
 
 def test_lines(tmp_path, capsys, monkeypatch):
-    """To standard output and at the end of the file, with fixed decimals."""
+    """A line is printed and appended to the file, with fixed decimals."""
     monkeypatch.setattr(log.time, 'strftime', lambda text: text.replace('%Y-%m-%dT%H:%M:%S', 'now'))
     (tmp_path / 'log').write_text('cut o')
     write = log.Log(str(tmp_path / 'log'))
@@ -56,7 +56,7 @@ def test_a_log_that_cannot_be_written(path, name, reason, tmp_path, monkeypatch)
     (dict(VAL_FRACTION='0.1', METHOD='distill'), []),
     (dict(BATCH_NORM_DECAY='0.99'), ['BATCH_NORM_DECAY=0.99: moving averages need about 300 steps, and an increment has 65; '])])
 def test_notes(more, notes, digits, tmp_path, capsys):
-    """The demonstration's first increment has 257 images in batches of 32, 8 epochs: 65 steps; 1 - 3 / 65 is 0.953."""
+    """The demonstration's first increment has 257 images: 8 epochs in batches of 32 are 65 steps, and 1 - 3 / 65 is 0.953."""
     imagenet_main.main(['--DATA_DIR=%s' % digits, '--MODEL_DIR=%s' % tmp_path, '--PLAN_ONLY=True']
                        + ['--%s=%s' % pair for pair in more.items()])
     lines = [line[10:] for line in capsys.readouterr().out.split('\n') if line.startswith('[note]')]

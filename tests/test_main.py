@@ -1,4 +1,4 @@
-"""The driver: one increment's graph against NumPy, the real `main()` on a handful of images, and the demonstration itself."""
+"""Tests the driver: one increment's graph against NumPy, `main()` on a handful of images, and the demonstration."""
 import os
 import re
 import shutil
@@ -25,7 +25,7 @@ THREE = ['--FIRST_INCREMENT_CLASSES=3', '--CLASSES_PER_INCREMENT=2,3']
 
 
 def test_learning_rate_drops_after_the_boundaries():
-    """Where 0-based step > boundary: 1500 3000 4000 4500 of 12,800 images; 1689.49, which is 30 epochs in batches, of 14,417."""
+    """The rate drops where the 0-based step exceeds 1500 3000 4000 4500, or, with 14,417 images, 1689.49 (30 epochs)."""
     s = types.SimpleNamespace(LEARNING_RATE=0.1, BATCH_SIZE=256, LR_DROP_EPOCHS=(30, 60, 80, 90))
     steps = [0, 1500, 1501, 3000, 3001, 4000, 4001, 4500, 4501, 4999]
     assert [settings.learning_rate(s, 12800, step) for step in steps] == pytest.approx(np.repeat(0.1 ** np.arange(1, 6), 2))
@@ -39,9 +39,9 @@ def log_softmax(logits):
 
 @pytest.mark.parametrize('scale', [True, False])
 def test_two_steps_of_the_third_increment(scale, handful, tmp_path, monkeypatch):
-    """Losses and momentum steps in NumPy, the network replaced by a linear one on each image's mean colour. Four increments of
-    2 classes: the old network knows 4, its correction applies to the newer 2, weight decay is times 4 / 3. Soft targets are
-    normalised over the classes of an image, not over the batch; there is no factor T * T, and the old network stays."""
+    """Redoes losses and momentum steps in NumPy, with a linear network on each image's mean colour. Of four increments of 2
+    classes, the old network knows 4 classes; its correction applies to the newer 2; weight decay is multiplied by 4 / 3. Soft
+    targets are normalised over classes, not over the batch. There is no factor T * T, and the old network does not change."""
     monkeypatch.setattr(resnet_model, 'resnet', common.linear)
     networks = recorded(monkeypatch, resnet_model, 'resnet')
     s = settings_of(arguments(handful, tmp_path, '--FIRST_INCREMENT_CLASSES=2', '--CLASSES_PER_INCREMENT=2',
@@ -81,7 +81,7 @@ def test_two_steps_of_the_third_increment(scale, handful, tmp_path, monkeypatch)
 
 
 def three_steps(handful, folder, *more):
-    """The losses of three steps of the second increment, and the types of the operations that were built."""
+    """Returns the losses of three steps of the second increment, and the types of all operations in its graph."""
     s = settings_of(arguments(handful, folder, *SIZE_33, *more))
     data, _, plan, _ = read(s)
     with devices.ONE.graph():
@@ -94,8 +94,7 @@ def three_steps(handful, folder, *more):
 
 
 def test_mixed_precision(handful, tmp_path, monkeypatch):
-    """bfloat16 where the processor has it. Then float16, as on a GPU: its rewriting needs one, so that nothing but the scaling
-    of the loss, by a power of two, and of the gradients back is seen here."""
+    """bfloat16 where the processor has it. Of float16, only the scaling is tested: its rewriting needs a GPU."""
     (exact, built), (rounded, _) = three_steps(handful, tmp_path), three_steps(handful, tmp_path, '--MIXED_PRECISION=True')
     assert (rounded == exact) == (devices.precision(types.SimpleNamespace(MIXED_PRECISION=True)) == 'float32')
     np.testing.assert_allclose(rounded, exact, rtol=0.05)
@@ -107,8 +106,8 @@ def test_mixed_precision(handful, tmp_path, monkeypatch):
 
 
 def test_the_graph_for_a_gpu(monkeypatch):
-    """Built, not run: channels first in every layer, memory taken as it is needed, compiled; float16 if asked for. It does not
-    grow with the classes, initialisers aside: TensorFlow makes few zeros in another way than many."""
+    """The graph is built, not run. Every layer is channels-first, and the number of classes does not change the operations,
+    except initialisers: TensorFlow makes large zeros in another way than small ones."""
     for module in (imagenet_main, devices):
         monkeypatch.setattr(module, 'num_gpus', lambda: 1)
     s, names = settings_of(['--XLA=True']), []
@@ -129,7 +128,7 @@ def test_the_graph_for_a_gpu(monkeypatch):
 # ---- The whole run -------------------------------------------------------------------------------------------------------
 @pytest.fixture(name='run', scope='module')
 def run_(handful, tmp_path_factory):
-    """One run: rows, log, folder, and the calls of three functions, each in its order."""
+    """One run: its rows, log and folder, and the calls of three functions, in order."""
     folder, patch = tmp_path_factory.mktemp('run'), pytest.MonkeyPatch()
     calls = dict(trained=recorded(patch, imagenet_main, 'train_classifier'), evaluated=recorded(patch, results, 'evaluate'),
                  remembered=recorded(patch, imagenet_main, 'update_memory'))
@@ -139,9 +138,9 @@ def run_(handful, tmp_path_factory):
 
 
 def test_sizes(run):
-    """By hand. Five images a class to train on, one held out, three to test on; 22 in the memory: 22 / 3 = 7.3, one to validate
-    and min(8 - 1, 7 - 1) = 6 to train on, where there are 5; 22 / 5 = 4.4: min(5 - 1, 4 - 1) = 3; for a fourth increment
-    22 / 8 = 2.75: min(3 - 1, 2 - 1) = 1. Steps: 30, 50 and 60 images in batches of 7."""
+    """By hand. A class has five images to train on, one held out, three to test on. A memory of 22 gives 22 / 3 = 7.3: one to
+    validate and min(8 - 1, 7 - 1) = 6 to train on, of which 5 exist; 22 / 5 = 4.4: min(5 - 1, 4 - 1) = 3; and for a fourth
+    increment 22 / 8 = 2.75: min(3 - 1, 2 - 1) = 1. The steps are those of 30, 50 and 60 images in batches of 7."""
     keys = ('new_classes', 'seen_classes', 'train', 'val', 'test', 'exemplars_per_class', 'steps', 'lr_drops')
     plan = [[int(event[key]) for key in keys] for event in events(run.text, 'plan')]
     assert plan == [[3, 3, 15, 3, 9, 0, 5, 2], [2, 5, 25, 5, 15, 6, 8, 3], [3, 8, 30, 8, 24, 3, 9, 4]]
@@ -151,7 +150,7 @@ def test_sizes(run):
 
 
 def test_each_image_is_used_as_the_method_says(run):
-    """No image that is validated or tested on is ever trained on; of old classes just the memory is."""
+    """Validation and test images are never trained on. Of old classes, only exemplars are."""
     data, trained = run.trained[0]['run'].data, [set(call['train']) for call in run.trained]
     numbers = [list(call['numbers']) for call in run.evaluated]  # in the order of the run
     memory0, test0, val1, memory1, test1, val2, memory2, test2 = map(set, numbers)
@@ -165,8 +164,8 @@ def test_each_image_is_used_as_the_method_says(run):
 
 
 def test_the_third_increment_begins_with_the_second_network_and_its_memory(run, handful):
-    """Student and old network start as it ended, the latter corrected with its own beta and gamma, as the first losses tell.
-    Herding anew from its features, which are computed one image at a time."""
+    """Student and old network start with its weights. The first losses show that its own beta and gamma correct the old network.
+    Herding is redone with features that are computed one image at a time."""
     s = settings_of(arguments(handful, run.folder, *THREE))
     data, _, plan, _ = read(s)
     weights = stored(run.folder, 'increment-1')
@@ -211,7 +210,7 @@ def test_lines_agree_with_each_other(run):
 
 
 def test_first_losses_are_the_same_on_both_tensorflows(handful, tmp_path):
-    """ResNet-18's. Weights, order and augmentation come from NumPy; TensorFlow 2.21 had these losses on a processor of AMD."""
+    """NumPy draws weights, order and augmentation. TensorFlow 2.21 gave these losses of ResNet-18 on an AMD processor."""
     _, text = run_main(handful, tmp_path, '--RESNET_DEPTH=18', '--FIRST_INCREMENT_CLASSES=8', '--EPOCHS=1', '--LR_DROP_EPOCHS=')
     losses = [float(event['loss']) for event in events(text, 'train')]
     assert losses[:4] == pytest.approx([2.6379, 2.8549, 2.0678, 1.0842], abs=1e-3)
@@ -219,10 +218,8 @@ def test_first_losses_are_the_same_on_both_tensorflows(handful, tmp_path):
 
 @pytest.mark.slow
 def test_a_run_resumes_between_two_increments(run, handful, tmp_path, monkeypatch):
-    """It ends with the weights, to the bit, and the rows of the run that nothing happened to."""
-    shutil.copytree(run.folder + '/model', str(tmp_path / 'model'))
-    for path in (tmp_path / 'model' / 'digits').glob('increment-2*'):
-        shutil.rmtree(str(path))
+    """It ends with the same rows, and with weights that are identical to the bit."""
+    shutil.copytree(run.folder + '/model', str(tmp_path / 'model'), ignore=shutil.ignore_patterns('increment-2*'))
     trained = recorded(monkeypatch, imagenet_main, 'train_classifier')
     assert imagenet_main.main(arguments(handful, tmp_path, *THREE)) == run.rows
     assert [call['now'].increment for call in trained] == [2]
@@ -235,7 +232,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(handful, tmp_path):
 
 
 def test_a_finished_run_continues_with_new_class_folders(handful, tmp_path, monkeypatch, capsys):
-    """Of the old classes all images are deleted but those that the run keeps; whose network, memory, results and log stay."""
+    """All images of old classes are deleted, except those that the run needs. Network, memory, results and log stay."""
     data = common.class_folders(handful, tmp_path, {'Apfel': 0, 'zwei Wörter': 1, '"quoted"': 2, '数字': 3})
     rows, text = run_main(data, tmp_path, *FOLDERS)
     state, network = common.newest_state(tmp_path), stored(tmp_path, 'increment-1')
@@ -265,7 +262,7 @@ def test_a_finished_run_continues_with_new_class_folders(handful, tmp_path, monk
 
 
 def test_the_program_ends_with_the_message_alone(tmp_path, capsys):
-    """As typed: non-zero status, one line per fault, no traceback, nothing written. And --help has the values of the call."""
+    """The exit status is not 0; there is one line per fault, no traceback, and no file. --help shows overridden values."""
     done = subprocess.run([sys.executable, common.SCRIPT, '--EPOCH=3', '--SEED=x'], cwd=str(tmp_path), capture_output=True)
     assert (done.returncode, done.stdout, os.listdir(str(tmp_path)), b'Traceback' in done.stderr) == (1, b'', [], False)
     assert b'--EPOCH: no such setting; near it: EPOCHS\nSEED=x: must be a whole number' in done.stderr
@@ -277,7 +274,7 @@ def test_the_program_ends_with_the_message_alone(tmp_path, capsys):
     ("raise ImportError('Traceback:\\nImportError: lib.so: no such file\\nSee https://..')", 1, 'lib.so: no such file'),
     ('raise MemoryError', 1, 'out of memory'), ('import os; os.kill(os.getpid(), 2)', -signal.SIGINT, None)])
 def test_tensorflow_cannot_be_loaded(fails, status, message, tmp_path):
-    """One line, or none after Ctrl-C, and no traceback."""
+    """The program prints one line, or none after Ctrl-C, and no traceback."""
     (tmp_path / 'tensorflow').mkdir()
     (tmp_path / 'tensorflow' / '__init__.py').write_text(fails)
     done = subprocess.run([sys.executable, common.SCRIPT], env=dict(os.environ, PYTHONPATH=str(tmp_path)), capture_output=True,
@@ -288,7 +285,7 @@ def test_tensorflow_cannot_be_loaded(fails, status, message, tmp_path):
 
 # ---- The demonstration ---------------------------------------------------------------------------------------------------
 def test_digits_are_written_once(digits):
-    """1,797 images, every fifth of each class to test on, and pixels that are scikit-learn's."""
+    """There are 1,797 images with scikit-learn's pixels. Every fifth image of a class is a test image."""
     from sklearn.datasets import load_digits
     truth, seen = load_digits(), []
     for part in ('train', 'val'):
@@ -305,8 +302,8 @@ def test_digits_are_written_once(digits):
 
 @pytest.mark.slow
 def test_the_correction_helps_in_the_demonstration(digits, tmp_path):
-    """The default job, some five minutes: after the last increment the correction raises the accuracy, to far above chance, 0.1.
-    By the median over seeds, because rounding acts like another seed; TensorFlow 1.15, which is slower, gets one of them."""
+    """The default job, some five minutes. At the end the correction raises the accuracy to far above chance, which is 0.1. The
+    median over seeds counts: rounding acts like another seed. TensorFlow 1.15, which is slower, gets one seed."""
     rows = imagenet_main.main(['--DATA_DIR=%s' % digits, '--MODEL_DIR=%s/model' % tmp_path, '--LOG_DIR=%s/logs' % tmp_path,
                                '--SEED=' + ('1,2,3' if tf.__version__[0] == '2' else '1')])
     last = [of_run[-1] for of_run in (rows if isinstance(rows[0], list) else [rows])]

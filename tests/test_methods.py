@@ -1,4 +1,4 @@
-"""The paper's methods side by side, by one command: what each trains on and with, what they have in common, what they write."""
+"""Runs the paper's methods by one command: what each trains on and with, what they share, and what they write."""
 import contextlib
 import csv
 import io
@@ -26,7 +26,7 @@ SMALL = ['--EPOCHS=3', '--LOG_STEPS=2']  # five classes and three: 11 steps, and
 
 @pytest.fixture(name='runs', scope='module')
 def runs_(handful, tmp_path_factory):
-    """By method: rows, log, the two checkpoints, the calls that train, draw and fit, folders; and the `out`put of all."""
+    """Dict from method to its rows, log, checkpoints, folders, and calls that train, draw and fit; `out` is the whole output."""
     folder, patch, out, write = tmp_path_factory.mktemp('methods'), pytest.MonkeyPatch(), io.StringIO(), export.write
     trained, fitted, drawn = (recorded(patch, *function) for function in (
         (imagenet_main, 'train_classifier'), (bic_layer, 'fit_last_layer'), (draw, 'confusion_by_class')))
@@ -49,7 +49,7 @@ def table(run, name):
 
 
 def test_the_first_increment_is_trained_once_and_all_are_compared(runs):
-    """In the table at the end, a line per method, in percent by the closing rows."""
+    """The table at the end has a line per method, in percent, that agrees with the closing rows."""
     assert [runs[method].text.count('[train]   increment=0') for method in METHODS] == [7, 0, 0, 0, 0]
     head, _, *lines = [re.findall(r'[^ |][^|]*[^ |]|[^ |]', line) for line in runs['out'].split('\n') if line[:1] == '|'][-7:]
     for method, line in zip(METHODS, lines):
@@ -61,7 +61,7 @@ def test_the_first_increment_is_trained_once_and_all_are_compared(runs):
 
 
 def test_what_is_trained_on_and_with(runs):
-    """Five images a class, one is held out; 3 exemplars of each old class, or all images; an old network if it is distilled."""
+    """A class has five images to train on; 3 exemplars stay, or all of them. Only methods that distil have an old network."""
     for method in METHODS:
         run, size, distils = runs[method], 40 if method == 'joint' else 30, method not in ('finetune', 'joint')
         assert [len(set(call['train'])) for call in run.trained] == [row['train'] for row in run.rows] == [25, size]
@@ -74,7 +74,7 @@ def test_what_is_trained_on_and_with(runs):
 
 
 def test_what_bic_adds_to_distill(runs):
-    """At its first correction the network is the same, and so is what comes before it; joint_last is distill but for its end."""
+    """Until the first correction, network and results are the same. joint_last differs from distill only in its last layer."""
     distill = runs['distill']
     for other in (runs['bic'], runs['joint_last']):
         np.testing.assert_equal({name: other.saved[1][0][name] for name in distill.saved[1][0]}, distill.saved[1][0])
@@ -85,7 +85,7 @@ def test_what_bic_adds_to_distill(runs):
 
 
 def test_the_retrained_last_layer(runs):
-    """Fitted to all images that are not held out, of all eight classes, where it beats the layer that was trained."""
+    """It is fitted to all training images of all eight classes, and beats the trained layer on them."""
     run, (call,) = runs['joint_last'], runs['joint_last'].fitted
     x, y, kernel = call['features'], call['labels'], call['kernel']
     assert x.shape == (40, 64) and sorted(np.bincount(y)) == [5] * 8 and call['decay'] == pytest.approx(1e-4 * 2 / 2)
@@ -96,7 +96,7 @@ def test_the_retrained_last_layer(runs):
 
 @pytest.mark.parametrize('k, method', [(0, 'bic'), (1, 'bic'), (1, 'joint_last')])
 def test_exported_models_give_the_labels_in_predictions(k, method, runs):
-    """Image by image: with the bias correction, and with the last layer that was fitted anew."""
+    """They agree image by image, with the bias correction and with the retrained last layer."""
     run, lines = runs[method], [line for line in table(runs[method], 'predictions') if line['increment'] == str(k)]
     names = [of_class['name'] for of_class in run.saved[1][1]['classes']]
     contents = [pathlib.Path(run.trained[0]['s'].DATA_DIR, line['path']).read_bytes() for line in lines]
@@ -126,7 +126,7 @@ def test_tables_beside_the_log(runs):
 
 
 def test_events(runs):
-    """TensorBoard's own reader finds the log's numbers, over all steps, of which 11 are another run's, and the pictures."""
+    """TensorBoard's own reader finds the log's numbers and the pictures. Another run trained the first 11 steps."""
     run, curves, pictures, starts = runs['bic'], {}, {}, []
     for event in tf.train.summary_iterator(*map(str, run.tables.glob('events.out.tfevents.*'))):
         starts += [event.step] * (event.session_log.status == tf.SessionLog.START)
@@ -150,7 +150,7 @@ def test_events(runs):
 
 
 def test_random_exemplars(monkeypatch):
-    """Of seven candidates of each of five classes, three: drawn by SEED, in equal shares, whatever the features are."""
+    """Of seven candidates of each of five classes, SEED draws three, all with the same probability, whatever the features are."""
     features, counts, train = np.random.RandomState(0).gamma(1.0, size=(35, 4)), np.zeros(35), np.split(np.arange(35), 5)
     run = types.SimpleNamespace(exemplars=[], data=types.SimpleNamespace(train=train), log=lambda *_, **__: None)
     monkeypatch.setattr(results, 'evaluate', lambda s, session, model, now, data, numbers: [(features[numbers], None, None)])
@@ -165,7 +165,7 @@ def test_random_exemplars(monkeypatch):
 
 @pytest.mark.slow
 def test_several_runs_are_stopped_and_resumed(runs, handful, tmp_path, monkeypatch, capsys):
-    """In the second of two, which the message names: only that is continued."""
+    """The message names the second of two runs, and only that run is resumed."""
     command = arguments(handful, tmp_path, *SMALL, '--METHOD=distill,joint')
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match='^run 2 of 2, METHOD=joint: $'):
         patch.setattr(Run, 'requests', lambda self, now, step: [self.s.METHOD == 'joint' and now.increment == 1, False])
@@ -177,7 +177,7 @@ def test_several_runs_are_stopped_and_resumed(runs, handful, tmp_path, monkeypat
 
 
 def test_several_runs_that_do_not_begin(handful, tmp_path, monkeypatch):
-    """Faults of later ones come before the first one; predictions of each model ask for no data."""
+    """A fault of a later run is reported before the first run begins. Predictions need no data."""
     asked = []
     monkeypatch.setattr(imagenet_main, 'learn', None)
     monkeypatch.setattr(export, 'predict', lambda folder, path: asked.append((folder, path)))
@@ -188,7 +188,7 @@ def test_several_runs_that_do_not_begin(handful, tmp_path, monkeypatch):
 
 
 def test_a_memory_of_no_exemplars(handful, tmp_path, monkeypatch):
-    """16 / 8 = 2 images a class after the last increment: 1 to validate, and min(2 - 1, 2 - 1) = 1; of 15 none is left."""
+    """16 / 8 = 2 images a class at the end are 1 to validate and min(2 - 1, 2 - 1) = 1 exemplar; 15 leave no exemplar."""
     monkeypatch.setattr(export, 'write', lambda *args: None)
     rows, text = run_main(handful, tmp_path, '--MEMORY_SIZE=15', '--EPOCHS=1', '--LR_DROP_EPOCHS=')
     assert np.isfinite(rows[0]['top1_nme']) and np.isnan(rows[1]['top1_nme']) and np.isfinite(rows[1]['top1'])

@@ -1,4 +1,4 @@
-"""CIFAR-100's binary version, from archives of four images made here, to images and lists; writing images in general."""
+"""CIFAR-100's binary version, from archives of four images, becomes images and lists; and writing images in general."""
 import hashlib
 import os
 
@@ -53,13 +53,11 @@ def test_unpacked_folder(tmp_path):
     write(tmp_path, FILES)
     prepare_cifar100.prepare(str(tmp_path / 'out'), str(tmp_path))
     check(tmp_path / 'out')
-
-
-def test_not_a_regular_file(tmp_path):
+    (tmp_path / 'train.bin').unlink()
     os.mkfifo(str(tmp_path / 'train.bin'))
     for source in (tmp_path, tmp_path / 'train.bin'):
         with pytest.raises(Fault, match='train.bin: is a pipe, a device'):
-            prepare_cifar100.prepare(str(tmp_path / 'out'), str(source))
+            prepare_cifar100.prepare(str(tmp_path / 'other'), str(source))
 
 
 @pytest.mark.parametrize('change, damage, message', [

@@ -1,4 +1,4 @@
-"""ImageNet's four shapes, three classes small and made here, to links and lists."""
+"""ImageNet in its four published shapes, here three small classes, becomes links and lists."""
 import gzip
 import io
 import os
@@ -43,7 +43,7 @@ def published(train=(), of_class=(), val=(), devkit=()):
 
 
 def tree(change=()):
-    """What the archive of ILSVRC2016_CLS-LOC unpacks to."""
+    """The tree that the archive of ILSVRC2016_CLS-LOC unpacks to."""
     files = {'ILSVRC/Data/CLS-LOC/train/%s/%s' % (wnid, name): pixels(name) for name, wnid in TRAIN.items()}
     xml = '<annotation><filename>x</filename><object><name>%s</name></object><object><name>n9</name></object></annotation>'
     for name, wnid in VAL.items():
@@ -57,7 +57,7 @@ def archive(change=()):
 
 
 def class_folders(change=()):
-    """As most people have it."""
+    """Class folders, as most people have them."""
     files = {'%s/%s/%s' % (part, wnid, name): pixels(name)
              for part, images in (('train', TRAIN), ('val', VAL)) for name, wnid in images.items()}
     return dict(files, **dict(change))
@@ -68,7 +68,7 @@ def prepare(folder, source='source'):
 
 
 def check(folder):
-    """Every image is listed, with its class and the class's name, and can be read."""
+    """Every image is listed with its class, the class has its name, and every image can be read."""
     train, test, names, wrong, missing, _ = listed(folder)
     assert (names, wrong, missing) == (sorted(WNIDS), [], [])
     for images, expected in ((train, TRAIN), (test, VAL)):
@@ -106,7 +106,7 @@ def test_an_interrupted_call_is_continued(tmp_path):
 
 
 def test_without_symbolic_links(tmp_path, monkeypatch):
-    """As after an interruption, the lists are there without images, and are refused."""
+    """As after an interruption, there are lists without images, which a run refuses."""
     def refuse(*paths):
         raise OSError(1, 'Operation not permitted')
 
@@ -153,7 +153,7 @@ def test_faults(files, message, tmp_path):
 
 
 def test_subsets():
-    """The first 100 wnids, and the first 100 of the shuffle that begins 54 7 894 512 126; both in sorted order."""
+    """The first 100 wnids, and the first 100 of the shuffle that begins 54 7 894 512 126. Both are sorted."""
     wnids = ['n%08d' % i for i in range(1000)]
     assert prepare_imagenet._subset('imagenet100', wnids) == wnids[:100]
     shuffled = prepare_imagenet._subset('imagenet100-shuffled', wnids)

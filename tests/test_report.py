@@ -1,4 +1,4 @@
-"""The report, against tables worked out by hand, the authors' published rows, and the committed logs' own closing tables."""
+"""Tests the report against tables worked out by hand, the authors' published rows, and closing tables of committed logs."""
 import csv
 import io
 import os
@@ -14,7 +14,7 @@ DIGITS = [os.path.join(LOGS, 'log-digits' + seed) for seed in ('', '-seed2', '-s
 
 
 def log(method='bic', seed=1, dataset='cifar100', top1=(0.9, 0.7)):
-    """A log of two increments of 20 classes, ten test images per increment."""
+    """A log of two increments of 20 classes, with ten test images per increment."""
     settings = dict(DATASET=dataset, METHOD=method, SEED=seed, HEADLINE='top1', MODEL_DIR='model')
     lines = ['[env]     git=1 python=3'] + ['[config]  %s=%s' % setting for setting in settings.items()]
     lines += [plan_line(k) for k in range(2)]
@@ -41,7 +41,7 @@ def increment(k, top1):
 
 
 def authors(increments):
-    """In the form of the authors' logs: the published numbers of ImageNet-100, standard output late and cut in mid-line."""
+    """A log of the authors' code with ImageNet-100's published numbers. Standard output is late and cut in mid-line."""
     said = 'Loading all data\n'
     shown = "{'loss': 0.5, %s'global_step': 7, 'accuracy': %s}\n"
     fits = []
@@ -79,13 +79,13 @@ def runs(tmp_path, **texts):
 
 
 def cells(text, row):
-    """The cells of a Markdown table's row that begins with that name."""
+    """The cells of the Markdown table's row with that name."""
     line, = [line for line in text.split('\n') if line.startswith('|') and line.split('|')[1].strip() == row]
     return [cell.strip() for cell in line.split('|')[2:-1]]
 
 
 def drawn(axes):
-    """The curves with a name: dict from it to (x, y)."""
+    """The named curves, dict from name to (x, y)."""
     return {container.get_label(): [list(data) for data in container[0].get_data()] for container in axes.containers}
 
 
@@ -110,7 +110,7 @@ def test_comparison_by_hand():
 
 
 def test_without_a_correction(tmp_path, capsys):
-    """One picture of two equal ones, and no lines of beta and gamma; nor is there anything before an increment is finished."""
+    """Equal matrices are drawn once, and there is no line of beta and gamma. An unfinished run has no table."""
     same = log('finetune', top1=(0.5, 0.5)).replace('beta=0.75', 'beta=1.0')
     off = [line.replace('correction=off', 'correction=on') for line in same.split('\n') if 'confusion' in line and '=off' in line]
     same = '\n'.join([line for line in same.split('\n') if 'confusion' not in line or '=off' in line] + off) + '\n'
@@ -131,7 +131,7 @@ def test_kinds():
 
 
 def test_committed_logs():
-    """The README's numbers; mean and deviation as NumPy gives them for the accuracies in the closing tables."""
+    """The README's numbers: NumPy's mean and deviation of the accuracies in the closing tables."""
     accuracies = []
     for path in DIGITS:
         with open(path) as file:
@@ -216,7 +216,7 @@ def test_confusion_by_class(tmp_path):
 
 
 def test_names_and_many_classes():
-    """Three names where there is room; 1,000 classes, of which two neighbours share a cell."""
+    """Three classes have room for their names. Of 1,000 classes, two neighbours share a cell."""
     shown = draw.confusion_by_class(np.array([0, 1, 2]), np.array([[0, 1, 1], [0, 1, 2]]), ['ant', 'bee', 'a very long name'],
                                     [2], 3).axes[0]
     assert [label.get_text() for label in shown.get_xticklabels()] == ['ant', 'bee', 'a very long..']
@@ -251,7 +251,7 @@ def test_several_kinds(tmp_path, capsys):
 
 
 def test_a_resumed_run(tmp_path):
-    """What was done again replaces what was done before; a resumed part alone is shown, too."""
+    """Repeated lines replace earlier ones. The resumed part alone can be shown, too."""
     head, tail = log().split('\n[plan]')[0], '\n'.join(increment(1, (0.9, 0.7))) + '\n'
     first = '\n'.join([head, plan_line(0), plan_line(1)] + increment(0, (0.9, 0.7))
                       + ['[train]   increment=1 step=3 lr=0.1 loss=9']) + '\n'
@@ -313,7 +313,7 @@ def test_faults_within_a_log(tmp_path):
     ('lr_drops=5', 'lr_drops='), ('lr_drops=5', 'lr_drops=nan,7'), ('top1=0.7', 'top1=inf'), ('predicted=8,2', 'predicted=-8,2'),
     ('seen_classes=40', 'seen_classes=999999999')])
 def test_strange_numbers(old, new, tmp_path):
-    """Whatever a log says, what it has is drawn."""
+    """Whatever numbers a log has, the rest of it is drawn."""
     (run,), _, _ = runs(tmp_path, log=log().replace(old, new))
     report.tell([run])
     for picture, shown in [(draw.training, run), (draw.matrix, run), (draw.confusion, run)] + [

@@ -1,4 +1,4 @@
-"""The network's size, shapes and initial weights against published numbers, batch normalisation against NumPy."""
+"""Tests the network's size, shapes and initial weights against published numbers, and batch normalisation against NumPy."""
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
@@ -23,7 +23,7 @@ def drawn(seed):
 
 
 def expected_parameters(depth, num_classes):
-    """Counted from the architecture alone: convolutions, two numbers per normalised channel, the dense layer."""
+    """Counts from the architecture alone: convolutions, two numbers per normalised channel, and the dense layer."""
     blocks = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3),
               200: (3, 24, 36, 3), 8: (1, 1, 1), 20: (3, 3, 3), 32: (5, 5, 5), 56: (9, 9, 9)}[depth]
     total, channels = (3 * 3 * 3 * 16, 16) if len(blocks) == 3 else (7 * 7 * 3 * 64, 64)
@@ -57,7 +57,7 @@ def test_parameters(depth):
     (18, (1, 31, 32, 33, 64, 65), 'block2/conv2', [], 512), (50, (97,), 'block3/conv3', [], 2048),
     (8, (1, 2, 9), 'block1/conv2', [], 64)])
 def test_shapes(depth, sizes, last, stages, width):
-    """Published stages: sides and channels at 224 pixels, or 32. And the side of the last feature map at other sizes."""
+    """Sides and channels of the published stages at 224 or 32 pixels; the side of the last feature map at other sizes."""
     for size in sizes:
         with tf.Graph().as_default() as graph:
             _, features, logits = made(depth, 100, size)
@@ -72,7 +72,7 @@ def test_shapes(depth, sizes, last, stages, width):
 @pytest.mark.skipif(not hasattr(RewriterConfig, 'NCHW_TO_NHWC'), reason='this TensorFlow cannot convert layouts on the CPU')
 @pytest.mark.parametrize('depth', [18, 50])
 def test_channels_first_gives_the_same_numbers(depth):
-    """The layout for GPUs, converted back by TensorFlow so that the CPU can run it."""
+    """TensorFlow converts the layout for GPUs back, so that the CPU can run it."""
     image = np.random.RandomState(0).normal(size=(2, 37, 37, 3)).astype(np.float32)
     config = tf.ConfigProto()
     config.graph_options.rewrite_options.cpu_layout_conversion = RewriterConfig.NCHW_TO_NHWC
@@ -88,7 +88,7 @@ def test_channels_first_gives_the_same_numbers(depth):
 
 @pytest.mark.parametrize('num_classes, expected', [(100, 1965), (1000, 2220)])
 def test_initial_l2_loss(num_classes, expected):
-    """From the authors' log: step 1 has loss 4.36861 and cross-entropy 2.40041 at weight decay 1e-3. Batch normalisation's
+    """In the authors' log, step 1 has loss 4.36861 and cross-entropy 2.40041 at weight decay 1e-3. Batch normalisation's
     variables do not count, even if none is 0."""
     with tf.Graph().as_default(), tf.Session() as session:
         made(18, num_classes)
@@ -118,7 +118,7 @@ def test_initial_weights():
 
 
 def test_strided_convolution_pads_by_the_kernel():
-    """Explicit padding: one pixel before and one after for 3x3, whatever the input's size. SAME would pad only after."""
+    """A 3x3 kernel pads one pixel before and one after, whatever the input's size. SAME would pad only after."""
     image = np.random.RandomState(0).normal(size=(1, 6, 6, 2)).astype(np.float32)
     with tf.Graph().as_default(), tf.Session() as session:
         with tf.variable_scope('test'):
@@ -131,7 +131,7 @@ def test_strided_convolution_pads_by_the_kernel():
 
 
 def test_batch_normalisation():
-    """Training normalises with the batch and moves the averages; inference normalises with the averages."""
+    """Training normalises with the batch and moves the averages. Inference normalises with the averages."""
     x = np.random.RandomState(0).normal(3, 2, (7, 4, 4, 5)).astype(np.float32)
     with tf.Graph().as_default(), tf.Session() as session:
         trained = resnet_model._batch_norm_relu(tf.constant(x), True, 0.9, 'channels_last', 'bn')

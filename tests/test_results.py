@@ -1,4 +1,4 @@
-"""Accuracies and forgetting by hand, and against a full sort."""
+"""Tests accuracies and forgetting by hand, and ranks against a full sort."""
 import numpy as np
 import pytest
 
@@ -8,7 +8,7 @@ from logs import results
 
 
 def test_rank():
-    """Ties go to the lower label, as in a stable sort of 8 logits that are often equal."""
+    """A tie goes to the lower label, as in a stable sort. Many of the 8 logits are equal."""
     random = np.random.RandomState(0)
     logits, labels = random.randint(0, 5, (200, 8)).astype(np.float32), random.randint(0, 8, 200)
     expected = [list(np.argsort(-row, kind='stable')).index(label) for row, label in zip(logits, labels)]
@@ -23,7 +23,7 @@ def test_forgetting_by_hand(matrix, expected):
 
 
 def test_score_by_hand():
-    """2 old and 1 new class; the correction turns one image from the new class to its own, old one."""
+    """Of 2 old classes and 1 new one. The correction moves one image from the new class to its own, old class."""
     now = exemplar.Increment(1, 2, 3, 0, 0, 0, 0, 0, 0)
     plan = [exemplar.Increment(0, 0, 2, 0, 0, 0, 0, 0, 0), now]
     logits, lines = np.array([[2.0, 0, 3], [0, 2, 1], [0, 1, 4], [0, 9, 4]]), []

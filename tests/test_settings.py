@@ -1,4 +1,4 @@
-"""Overrides are data, and every wrong setting is reported, all together."""
+"""Overrides are data, and all wrong settings are reported together."""
 import json
 import os
 import re
@@ -14,7 +14,7 @@ from data import Fault, settings
 
 
 def read(*arguments, **constants):
-    """The settings of each run, or the Fault that the driver would raise."""
+    """Returns the settings of each run, or raises the Fault that the driver would raise."""
     runs = settings.read(dict(vars(imagenet_main), **constants), imagenet_main.RECIPES, list(arguments))
     if runs[0][1]:
         raise Fault('\n'.join(runs[0][1].values()))
@@ -35,7 +35,7 @@ def test_overrides():
 
 @pytest.mark.parametrize('dataset', sorted(imagenet_main.RECIPES))
 def test_recipes_are_complete_legal_and_explained(dataset):
-    """A name is a constant or a key of recipes, and --help has each one's value and meaning."""
+    """A name is either a constant or a key of the recipes. --help shows the value and the meaning of each."""
     s, = read('--DATASET=' + dataset)
     assert set(vars(s)) == set(settings.SETTINGS) and not set(imagenet_main.RECIPES[dataset]) & set(vars(imagenet_main))
     text = settings.help_text(imagenet_main.__file__, s)
@@ -105,7 +105,7 @@ def test_faults_are_reported_together():
 
 
 def test_lists_of_values_are_several_runs(tmp_path, monkeypatch):
-    """The last list changes fastest; runs that differ in METHOD alone share the first increment of the one that comes first."""
+    """The last list changes fastest. Runs that differ in METHOD alone share the first increment of the earliest."""
     lists = ['--METHOD=joint,bic,joint', '--SEED=3,1']
     runs = read('--MODEL_DIR=m', *lists)
     folders = ['METHOD=joint,SEED=3', 'METHOD=joint,SEED=1', 'METHOD=bic,SEED=3', 'METHOD=bic,SEED=1']
@@ -153,7 +153,7 @@ def test_increments_and_the_memory_that_would_do():
 
 
 def test_what_follows_another_setting():
-    """In the ratio of the recipe, unless it is set as well; the published values stay."""
+    """It keeps the recipe's ratio, unless it is set as well. The published values do not change."""
     for more, sides in (('', (256, 512)), ('--IMAGE_SIZE=32', (37, 73)), ('--IMAGE_SIZE=32 --RESIZE_SIDE_MIN=40', (40, 73))):
         s, = read('--DATASET=folder', *more.split())
         assert (s.RESIZE_SIDE_MIN, s.RESIZE_SIDE_MAX) == sides
@@ -164,7 +164,7 @@ def test_what_follows_another_setting():
 
 
 def test_settings_and_tables_need_neither_tensorflow_nor_matplotlib():
-    """Though settings know the network's depths, and pictures are drawn with matplotlib."""
+    """Although settings know the network's depths, and the report draws with matplotlib."""
     assert settings.DEPTHS == tuple(resnet_model.BLOCKS)
     code = 'import sys; from logs import report; print({"tensorflow", "matplotlib", "data.settings"} & set(sys.modules))'
     assert subprocess.check_output([sys.executable, '-c', code], cwd=os.path.dirname(common.SCRIPT)) == b"{'data.settings'}\n"

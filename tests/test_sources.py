@@ -1,4 +1,4 @@
-"""List files and class folders: what is read, and every fault of them in one message."""
+"""List files and class folders: what is read, and every fault in them, in one message."""
 import os
 
 import pytest
@@ -8,7 +8,7 @@ from data import sources
 
 
 def faults(folder, num_classes=3):
-    """Faults of either kind, as paths relative to the folder."""
+    """All faults, with paths relative to the folder."""
     _, _, _, wrong, missing, _ = listed(folder, num_classes)
     return [line.replace('%s/' % folder, '') for line in wrong + missing]
 
@@ -29,7 +29,7 @@ def change(file, old, new, count=1):
 
 @pytest.fixture(name='folders')
 def folders_(tmp_path):
-    """Three classes of four training images and two test images each; sorted, their names are 'a b', 'c', 'ä'."""
+    """Three classes of four training and two test images each. In sorted order, their names are 'a b', 'c', 'ä'."""
     for name in ('c', 'a b', 'ä'):
         make(tmp_path, *('%s/%s/%d.JPEG' % (part, name, i) for part, count in (('train', 4), ('val', 2)) for i in range(count)))
     return tmp_path
@@ -37,7 +37,7 @@ def folders_(tmp_path):
 
 @pytest.fixture(name='lists')
 def lists_(folders):
-    """The same with list files, where the classes 0, 1, 2 are 'c', 'ä', 'a b'."""
+    """The same classes with list files, where 'c', 'ä' and 'a b' have the labels 0, 1 and 2."""
     for part, count in (('train', 4), ('val', 2)):
         lines = ['%s/%s/%d.JPEG %d\n' % (part, name, i, 'cäa'.index(name[0])) for name in ('c', 'ä', 'a b') for i in range(count)]
         (folders / (part + '.txt')).write_text(''.join(lines), encoding='utf-8')

@@ -1,4 +1,4 @@
-"""A run that is stopped, killed, or loses a checkpoint or an image resumes as if nothing had happened, or says why not."""
+"""A run that is stopped or killed, or loses a checkpoint or an image, resumes as if nothing had happened, or says why not."""
 import glob
 import os
 import random
@@ -16,21 +16,20 @@ import tensorflow.compat.v1 as tf
 from common import WHOLE, assert_same_end, events, run_main, started
 
 from data import Fault, batches
-from logs import results
 from logs.run import Run
 
 whole_, KILLS = common.whole_, int(os.environ.get('KILLS', 2))  # see logs/README.md
 
 
 def sessions(folder):
-    """The lines of each session in a run's log, without times and what each session begins with."""
+    """The lines of each session in a run's log, without times and without the lines that every session begins with."""
     parts = common.without_times(common.log_of(folder)).split('[env]')[1:]
     return [[line for line in part.split('\n')[1:] if line and not re.match(r'\[(config|plan|note|left_out|save|resume)', line)]
             for part in parts]
 
 
 def assert_undisturbed(folder, whole):
-    """The same networks, states, tables and lines as without any disturbance; returns how many lines are there twice."""
+    """Networks, states, tables and lines are those of an undisturbed run. Returns the number of lines that are repeated."""
     assert_same_end(folder, whole)
     for name in 'classes', 'predictions', 'exemplars':
         ours, theirs = (glob.glob('%s/logs/run-*/%s.csv' % (each, name)) for each in (folder, whole))
@@ -46,7 +45,7 @@ def assert_undisturbed(folder, whole):
 
 
 def run_stopped(patch, increment, steps, *arguments):
-    """A run to which SIGTERM comes when so many steps of an increment are done."""
+    """Runs until SIGTERM arrives after so many steps of an increment."""
     requests = Run.requests
 
     def wrapper(self, now, step):
@@ -63,7 +62,7 @@ def run_stopped(patch, increment, steps, *arguments):
 @pytest.mark.parametrize('increment, steps, damaged', [(1, 7, False)] + [
     pytest.param(*case, marks=pytest.mark.slow) for case in [(0, 0, False), (0, 11, False), (1, 13, False), (1, 10, True)]])
 def test_a_stopped_run_resumes(increment, steps, damaged, handful, whole, tmp_path, monkeypatch):
-    """Nothing is lost or repeated, but for the damaged checkpoint's line. Only settings that do not affect results may change."""
+    """Only the steps after a damaged checkpoint are repeated. Settings that affect results must not change."""
     run_stopped(monkeypatch, increment, steps, handful, tmp_path, *WHOLE)
     newest, path = max(1, steps) - damaged, '%s/model/digits/increment-%d-step-' % (tmp_path, increment)
     if damaged:
@@ -77,7 +76,7 @@ def test_a_stopped_run_resumes(increment, steps, damaged, handful, whole, tmp_pa
 
 @pytest.mark.slow
 def test_a_process_is_stopped_in_each_stage(handful, whole, tmp_path):
-    """As typed: SIGTERM in training and in stage 2, SIGKILL in stage 2 and in the test. What follows training is repeated."""
+    """SIGTERM comes in training and in stage 2, SIGKILL in stage 2 and in the test. What follows training is repeated."""
     for number, line in ((signal.SIGTERM, '[train]   increment=0'), (signal.SIGTERM, '[bias]    increment=1'),
                          (signal.SIGKILL, '[bias]    increment=1'), (signal.SIGKILL, '[eval]    increment=1 split=test')):
         process = started(handful, tmp_path, *WHOLE)
@@ -94,7 +93,7 @@ def test_a_process_is_stopped_in_each_stage(handful, whole, tmp_path):
 
 @pytest.mark.slow
 def test_killed_at_random_moments(handful, whole, tmp_path):
-    """SIGKILL after a random line or in the middle of a save, and again, then a start that is left alone."""
+    """SIGKILL comes after random lines or in the middle of a save. The last start is left alone."""
     moment = random.Random(KILLS)
     for kill in range(KILLS + 1):
         shutil.rmtree('%s/model/digits/checkpoint.partial' % tmp_path, ignore_errors=True)  # its return shows the next save
@@ -116,18 +115,8 @@ def test_killed_at_random_moments(handful, whole, tmp_path):
             shutil.rmtree(str(tmp_path / 'logs'), ignore_errors=True)
 
 
-@pytest.mark.slow
-def test_interrupted_before_the_last_lines(handful, whole, tmp_path, monkeypatch):
-    """The log has them all the same."""
-    with pytest.raises(ZeroDivisionError), monkeypatch.context() as patch:
-        patch.setattr(results, 'finish', lambda *args: 1 / 0)
-        run_main(handful, tmp_path, *WHOLE)
-    run_main(handful, tmp_path, *WHOLE)
-    assert_undisturbed(tmp_path, whole)
-
-
 def test_signals_in_training():
-    """What is ignored from outside stays so; the first signal of each kind is noted, and the second one ends the process."""
+    """Signals ignored at the start stay ignored. The first one of a kind is noted, and the second one ends the process."""
     program = """if True:
         import os, signal, types
         from logs.run import Run, like_ctrl_c
@@ -148,7 +137,7 @@ def test_signals_in_training():
 @pytest.mark.parametrize('count, change, reason', [
     (30, lambda path: os.truncate(path, 40), 'is cut off'), (24, os.remove, 'no such file')], ids=['train', 'test'])
 def test_an_image_breaks_during_the_run(count, change, reason, handful, whole, tmp_path, monkeypatch):
-    """One of increment 1's images to train or test on. It is named; when it is back, the run resumes."""
+    """An image to train or test on is damaged in increment 1. The message names it, and once it is restored, the run resumes."""
     data, broken, feed = tmp_path / 'data', [], batches.feed
     shutil.copytree(handful, str(data))
 
@@ -169,7 +158,7 @@ def test_an_image_breaks_during_the_run(count, change, reason, handful, whole, t
 
 @pytest.mark.slow
 def test_classes_that_come_while_a_run_is_stopped(handful, tmp_path, monkeypatch):
-    """Within increment 1 of 2: refused, until its checkpoint is deleted. Then it begins anew, and new classes come after it."""
+    """Within increment 1 of 2, it refuses them until its checkpoint is deleted. Then increment 1 begins anew; they come after."""
     data = common.class_folders(handful, tmp_path, {'d': 0, 'b': 1, 'e': 2, 'c': 3})
     run_stopped(monkeypatch, 1, 2, data, tmp_path, *common.FOLDERS)
     common.class_folders(handful, tmp_path, {'a': 4, 'f': 5})
@@ -184,7 +173,7 @@ def test_classes_that_come_while_a_run_is_stopped(handful, tmp_path, monkeypatch
 
 @pytest.mark.slow
 def test_the_first_increment_of_another_run(handful, whole, tmp_path):
-    """It is not trained again, and everything else comes as if it had been; what differs later may."""
+    """It is not trained again, and everything else is as if it had been. Only settings that do not affect it may differ."""
     shared = '--FIRST_INCREMENT_FROM=%s/model' % whole
     run_main(handful, tmp_path, *WHOLE, shared)
     assert_same_end(tmp_path, whole)
@@ -199,7 +188,7 @@ def test_the_first_increment_of_another_run(handful, whole, tmp_path):
 
 @pytest.mark.slow
 def test_deterministic_kernels(handful, whole, tmp_path):
-    """Another order of summing at most, seen in the losses of some steps; TensorFlow 1.15 has no such switch."""
+    """The losses differ by rounding at most. TensorFlow 1.15 has no such switch."""
     out, err = started(handful, tmp_path, *WHOLE, '--DETERMINISTIC=True').communicate()
     if tf.__version__.startswith('1.'):
         assert 'DETERMINISTIC=True: needs TensorFlow 2.9 or later, and this is 1.15' in err
@@ -210,7 +199,7 @@ def test_deterministic_kernels(handful, whole, tmp_path):
 
 
 def test_an_interrupt_that_python_drops():
-    """Within the deletion of an object: the next checkpoint is not written, and the run stops."""
+    """Python drops it while an object is deleted. Then the next checkpoint is not written, and the run stops."""
     program = """if True:
         import os, signal
         from logs.run import Run, like_ctrl_c

@@ -23,7 +23,7 @@ REMEDY = '; another worker may have ended or stands still, and its own output sa
 
 
 def free():
-    """Two addresses on this machine."""
+    """Two free addresses on this machine."""
     with socket.socket() as one, socket.socket() as two:
         for listener in one, two:
             listener.bind(('localhost', 0))
@@ -31,24 +31,24 @@ def free():
 
 
 def worker(addresses, index, data, folder, *more):
-    """A process that is one of the workers."""
+    """Starts a process that is one of the workers."""
     config = json.dumps(dict(cluster=dict(worker=addresses), task=dict(type='worker', index=index)))
     return started(data, folder, *PAIR, *more, env=dict(os.environ, TF_CONFIG=config))
 
 
 def pair(data, folder, other=()):
-    """Both workers; other: settings of the second one alone."""
+    """Starts both workers. other: settings of the second one alone."""
     addresses = free()
     return worker(addresses, 0, data, folder), worker(addresses, 1, data, folder, *other)
 
 
 def read_until(process, start):
-    """Waits for the first line of its output that begins so."""
+    """Waits for the first line of output that begins so."""
     assert any(line.startswith(start) for line in process.stdout), process.stderr.read()
 
 
 def ends(process, status):
-    """Waits for its end; returns the rest of its output, and its errors, which are messages."""
+    """Waits for the end. Returns the rest of the output, and the errors, which must not have a traceback."""
     out, err = process.communicate(timeout=120)
     assert process.returncode == status and 'Traceback' not in err, err
     return out, err
@@ -81,7 +81,7 @@ def test_a_cluster(monkeypatch):
 
 @pytest.mark.parametrize('seeds', [(1, 2), (1, 1, 2), (3, 1, 2)])
 def test_each_worker_names_what_differs(seeds):
-    """All hear of SEED, with their own value, and none of what is identical, in whatever order it is."""
+    """Each names SEED with its own value, and no fact that all share, whatever the order of its keys."""
     facts = [dict(SEED=seed, DATASET='digits', sizes=dict([('a', 5), ('b', [0.5, 'x'])][::order]))
              for seed, order in zip(seeds, (1, -1, 1))]
     for fact in facts:
@@ -103,7 +103,7 @@ def test_a_collective_that_fails(before):
 
 
 def test_a_collective_that_does_not_end():
-    """The first wait ends in time; the second one sleeps for long, which ends the process."""
+    """The first wait ends in time. The second one sleeps too long, and the process is ended."""
     program = ('import time\nfrom data import workers\nwith workers.watchdog(0.01, "one"):\n    pass\ntime.sleep(1.5)\n'
                'print("in time", flush=True)\nwith workers.watchdog(0.01, "two"):\n    time.sleep(60)\nprint("late")')
     ended = subprocess.run([sys.executable, '-c', program], cwd=os.path.dirname(SCRIPT), capture_output=True, text=True)
@@ -113,7 +113,7 @@ def test_a_collective_that_does_not_end():
 
 @pytest.mark.slow
 def test_workers_that_stay_alone(handful, tmp_path):
-    """One waits in vain; one whose address is taken ends at once, as does one that waits and gets a signal."""
+    """One worker waits in vain. One whose address is taken ends at once, as does one that gets a signal while it waits."""
     addresses = free()
     waits = worker(free(), 1, handful, tmp_path, '--WORKER_MINUTES=0.1')
     stopped = worker(addresses, 0, handful, tmp_path, '--WORKER_MINUTES=5')
@@ -129,7 +129,7 @@ def test_workers_that_stay_alone(handful, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize('names', ['SEED TEMPERATURE', 'MODEL_DIR classes images'])
 def test_workers_that_differ(names, handful, tmp_path):
-    """In settings; in the images' order, and in a folder that the other one does not see."""
+    """They differ in settings; or in the order of the images and in MODEL_DIR."""
     for part in 'train', 'val', 'val.txt':
         os.symlink(os.path.join(handful, part), str(tmp_path / part))
     with open(handful + '/train.txt') as file:
@@ -142,7 +142,7 @@ def test_workers_that_differ(names, handful, tmp_path):
 
 @pytest.mark.slow
 def test_two_workers(handful, tmp_path):
-    """They do what two devices do. Stopped three times, each time in another way, they resume and finish; so does one alone."""
+    """They do what two devices do. They are stopped in three ways, resume each time, and finish. So does one alone."""
     _, of_devices = run_main(handful, tmp_path / 'devices', *PAIR, '--REPLICAS=2')
 
     chief, other = pair(handful, tmp_path)
