@@ -189,5 +189,5 @@ def _unit(vectors):
 
 
 def exact(fraction):
-    """0.1 as 1/10, a fractions.Fraction: with floats, floor and ceil are off by one where a product should be whole."""
+    """Returns 0.1 as 1/10, a fractions.Fraction: with floats, floor and ceil are off by one where a product should be whole."""
     return fractions.Fraction(repr(float(fraction)))

@@ -163,7 +163,7 @@ PREPARED = {'data/dataDigits': prepare_digits, 'data/dataCIFAR100': prepare_cifa
 
 
 def main(arguments):
-    """Runs the experiment; where the overrides list several values, one run after the other, and compares them.
+    """Runs the experiment. If the overrides list several values, carries out one run after the other and compares them.
 
     Args:
         arguments: list of str, the overrides `--NAME=value` or `--NAME=value,value`.
@@ -189,7 +189,7 @@ def main(arguments):
 
 
 def execute(run):
-    """Trains one run (logs.run.Run) to its end; or shows its plan, or that it is finished.
+    """Trains one run (logs.run.Run) to its end. With PLAN_ONLY it shows the plan; of a finished run it shows the results.
 
     Returns:
         list of dict, one per increment: the rows of the closing table.

@@ -183,7 +183,7 @@ def lock_state(folder):
 
 
 def put(partial, path):
-    """Flushes a folder to the disk, and then renames it to path, which it replaces: never by a part of it."""
+    """Flushes a folder to the disk, then renames it to path. An older folder there is replaced as a whole."""
     old = path + '.old'
     shutil.rmtree(old, ignore_errors=True)
     for place, _, files in os.walk(partial):

@@ -95,7 +95,7 @@ def corrected(run):
 
 
 def _average(rows, metric, first):
-    """Mean of a run's accuracy from position `first` on. Its log may have the mean of what was not rounded."""
+    """Mean of a run's accuracy from position `first` on. Prefers the log's own mean, of unrounded values."""
     key = 'avg_%s%s' % (metric, '_excl_first' if first else '')
     if key in rows[-1] and rows[-1]['increment'] == len(rows) - 1:
         return rows[-1][key]
