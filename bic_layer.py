@@ -14,18 +14,6 @@ Fit = collections.namedtuple('Fit', 'beta gamma loss_before loss_after at_bound'
 IDENTITY = Fit(1.0, 0.0, float('nan'), float('nan'), False)  # of the first increment, where all classes are new
 
 
-def distillation_weight(num_old, num_seen):
-    """lambda = n / (n + m), equation 3: 0 at the first increment, closer to 1 the more classes are old.
-
-    Args:
-        num_old: int, n. num_seen: int, n + m.
-
-    Returns:
-        float in [0, 1).
-    """
-    return num_old / num_seen
-
-
 def classification_loss(logits, labels):
     """L_c, equation 2: mean softmax cross-entropy over the seen classes. The student's logits are not corrected.
 
@@ -93,7 +81,8 @@ def fit_last_layer(features, labels, kernel, bias, decay):
         decay: float, at least 0.
 
     Returns:
-        kernel, bias: float32 arrays of the same shapes. No slope of the loss is above 1e-6, or a thousand iterations are over.
+        kernel, bias: float32 arrays of the same shapes. L-BFGS ends when no slope of the loss is above 1e-6, when the loss no
+            longer falls, or after 1,000 iterations.
     """
     start = np.vstack([kernel, bias]).astype(np.float64)
 

@@ -13,7 +13,7 @@ CLASS_ORDERS = ('random', 'icarl', 'sorted')
 Increment = collections.namedtuple('Increment', 'increment num_old num_seen exemplars kept validation train val test')
 Increment.__doc__ = """One batch of new classes arriving.
 
-increment: 0-based. num_old, num_seen: classes before it, and with it. exemplars: images per old class that are trained on.
+increment: 0-based. num_old, num_seen: classes before it, and with it. exemplars: per old class in the memory before it.
 kept: exemplars per seen class in the memory after it. validation: images per seen class that the bias correction is fitted on.
 A class with fewer images gives all it has. train, val, test: numbers of images. All int.
 """
@@ -85,8 +85,9 @@ def hold_out(images, memory_size, first_classes, val_fraction, random):
 def quota(memory_size, num_old, val_fraction):
     """Divides an old class's share x = memory_size / num_old of the memory (section 5.1; authors' imagenet_main.py).
 
-    Exemplars and validation images together are at most floor(x), so the memory size is never exceeded. The published rows
-    follow from `ceil(x) - ceil(f x)` alone. The second term and the floor of 1 matter only where the authors' code was not run.
+    Exemplars and validation images together are at most floor(x), so the memory size is never exceeded. The authors
+    compute ceil(x) - ceil(f x), which gives all published rows. The limit floor(x) - validation, and the minimum of one
+    validation image, change nothing at the published settings.
 
     Args:
         memory_size: int.

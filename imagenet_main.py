@@ -3,7 +3,7 @@
     CUDA_VISIBLE_DEVICES=0 python imagenet_main.py 1>log 2>&1
 
 Edit the constants below, or override any of them for one run with --NAME=value. Sources: [P] the paper, [C] the authors'
-code. Where they differ, [C] produced the published numbers and is followed, and the comment names the difference.
+code, which is for ImageNet only. Where they differ, [C] is followed, and the comment names the difference.
 """
 import itertools
 import os
@@ -40,12 +40,12 @@ MODEL_DIR = 'model'          # checkpoints go to MODEL_DIR/DATASET/
 LOG_DIR = 'logs'             # the log goes to LOG_DIR/log-DATASET-<date>-<time> and to standard output
 LOG_STEPS = 50               # training steps between two [train] lines
 CHECKPOINT_EPOCHS = 0        # within an increment, write a checkpoint after every so many epochs; 0: never
-CHECKPOINT_MINUTES = 30.0    # write one after so many minutes, too; always at the end of training and of the increment
-FIRST_INCREMENT_FROM = ''    # MODEL_DIR of a run with the same settings, whose first network is taken instead of training it
-DETERMINISTIC = False        # True: kernels that repeat their bits on GPUs, too; needs TensorFlow 2, slower there
+CHECKPOINT_MINUTES = 30.0    # and after so many minutes; one is always written after stage 1, and after the increment
+FIRST_INCREMENT_FROM = ''    # MODEL_DIR of a run whose first network is used instead of training one, see logs/README.md
+DETERMINISTIC = False        # True: kernels whose bits repeat, on GPUs too, but slower; needs TensorFlow 2.9 or later
 PLAN_ONLY = False            # True: print what the run would do and what is wrong with the data, then end
 PREDICT = ''                 # a file or folder of images: print what the newest model of MODEL_DIR/DATASET says, then end
-REPLICAS = 0                 # devices that share each batch; 0: all visible GPUs. Without a GPU, parts of the CPU
+REPLICAS = 0                 # devices that share each batch; 0: all visible GPUs, or the CPU. Without GPUs: parts of the CPU
 WORKER_MINUTES = 5.0         # timeout in minutes for the other workers of TF_CONFIG, at the start and in each step
 XLA = False                  # True: compile the graph for the GPU; on a CPU, TF_XLA_FLAGS=--tf_xla_cpu_global_jit is needed
 
@@ -55,8 +55,6 @@ METHOD = 'bic'               # finetune: classification loss on new images and e
                              # joint: classification loss on all images of all classes;
                              # joint_last: distill, then the last layer retrained on all images [P, upper bound of table 3]
 EXEMPLAR_SELECTION = 'herding'  # how the memory chooses a class's exemplars: herding, or random [P, table 5]
-CLASS_ORDER = 'random'       # random: one shuffle [C]; icarl: as iCaRL's CIFAR-100 script; sorted: by class number;
-                             # or a file of class names, one a line
 CLASS_ORDER_SEED = 1993      # seed of class order and hold-out; SEED does not touch these [C]
 TEMPERATURE = 2.0            # T of the distillation loss [P, section 3] [C]
 SCALE_WEIGHT_DECAY = True    # True: weight decay times (number of increments) / (k + 1) at increment k [C]; False: constant [P]
@@ -72,12 +70,14 @@ RECIPES = {
         DATA_DIR='data/dataDigits',             # folder of the images, with train.txt and val.txt or with class folders
         NUM_CLASSES=10,                         # labels are 0 .. NUM_CLASSES - 1; 0: as many as there are class folders
         TEST_FRACTION=0.2,                      # share of each class that is tested on, for class folders without train/, val/
+        CLASS_ORDER='random',                   # random: one shuffle [C]; icarl: that of iCaRL's CIFAR-100 script; sorted: by
+                                                # class number; or a file of class names, one a line
         FIRST_INCREMENT_CLASSES=2,              # classes of increment 0; 0: as CLASSES_PER_INCREMENT
         CLASSES_PER_INCREMENT=2,                # new classes of every later increment, or of each of them: (2, 3, 3);
                                                 # 0: all classes at once
         MEMORY_SIZE=100,                        # M: exemplars and validation images of old classes together, in images
         VAL_FRACTION=0.3,                       # share of an old class's memory that is kept for stage 2, with as many images of
-                                                # each new class; 0.1 in [P, 5.1], of the digits too few images for a fit
+                                                # each new class; [P, 5.1] has 0.1, too few images for a fit here
         RESNET_DEPTH=18,                        # 18 34 50 101 152 200, or 8 20 32 56 for the small form of CIFAR
         IMAGE_SIZE=32,                          # side of the network's input, in pixels
         RESIZE_SIDE_MIN=32,                     # the smallest shorter side after the random resize in training, in pixels;
@@ -91,7 +91,7 @@ RECIPES = {
         BATCH_SIZE=32,                          # images per step
         LEARNING_RATE=0.05,                     # the first rate, for this BATCH_SIZE
         WEIGHT_DECAY=1e-4,                      # factor of the sum of l2_loss over kernels and the dense bias
-        MIXED_PRECISION=False,                  # True: 16 bits where the machine is made for it, see data/devices.py; else 32
+        MIXED_PRECISION=False,                  # True: float16 on GPUs, bfloat16 on CPUs that have it, else float32
         BATCH_NORM_DECAY=0.9,                   # momentum of the moving averages; a few hundred steps need a low one
         HEADLINE='top1'),                       # metric of the authors' closing line `accuracy:`, top1 or top5
 }
@@ -99,6 +99,7 @@ IMAGENET = RECIPES['imagenet100'] = dict(       # the first 100 classes of ILSVR
     DATA_DIR='data/dataImageNet100',
     NUM_CLASSES=100,
     TEST_FRACTION=0.2,
+    CLASS_ORDER='random',
     FIRST_INCREMENT_CLASSES=10,
     CLASSES_PER_INCREMENT=10,
     MEMORY_SIZE=2000,
@@ -136,6 +137,7 @@ RECIPES['celeb10000'] = dict(                   # MS-Celeb-1M [P, section 6]; wh
 RECIPES['cifar100'] = dict(                     # [P, section 6]
     IMAGENET,
     DATA_DIR='data/dataCIFAR100',
+    CLASS_ORDER='icarl',                        # as the authors say in issue 6 of their repository
     FIRST_INCREMENT_CLASSES=20,
     CLASSES_PER_INCREMENT=20,
     RESNET_DEPTH=32,
@@ -238,13 +240,13 @@ def learn(s, run, data, devices):
                 if now.num_old and s.METHOD == 'bic':
                     fit, correct = fit_bias(s, session, model, run, now, val)
                 elif now.num_old and s.METHOD == 'joint_last':
-                    last_layer, correct = retrain_last_layer(s, session, model, run, now)
+                    last_layer, correct = retrain_last_layer(session, model, run, now)
 
                 # The memory: every seen class is herded again with the new network [C].
                 run.exemplars, class_means = update_memory(s, session, model, run, now)
 
                 # The test, before and after the correction.
-                outputs = results.evaluate(s, session, model, now, data, test)
+                outputs = results.evaluate(session, model, now, data, test)
                 scores = results.score(run.log, now, 'test', outputs, correct, class_means, run.plan)
         run.finish(now, fit, scores, last_layer)
 
@@ -262,7 +264,7 @@ def build(s, plan, now, fits, first_step=0, devices=ONE):
     Returns:
         namespace with what `batches.inputs` returns, and
             rate, count, requests: placeholders, the learning rate, images in the whole batch, [stop, save] of this process;
-            losses: dict of scalars, to read any of which carries out a training step;
+            losses: dict of scalars; fetching any of them runs a training step;
             requests_sum: the requests of all processes;
             weight, decay: float, lambda and the factor of weight decay;
             evaluated, evaluation_size: (features, logits, labels) of an evaluation batch, and images in it;
@@ -275,7 +277,7 @@ def build(s, plan, now, fits, first_step=0, devices=ONE):
     model.rate, model.count = tf.placeholder(tf.float32, []), tf.placeholder(tf.int32, [])
     model.requests = tf.placeholder(tf.float32, [2])
     distils = num_old > 0 and s.METHOD not in ('finetune', 'joint')
-    model.weight = bic_layer.distillation_weight(num_old, num_seen) if distils else 0.0  # lambda = n / (n + m)
+    model.weight = num_old / num_seen if distils else 0.0  # lambda = n / (n + m) of equation 3: n old and m new classes
     model.decay = s.WEIGHT_DECAY * (len(plan) / (now.increment + 1) if s.SCALE_WEIGHT_DECAY else 1)
 
     def train(replica):
@@ -316,7 +318,8 @@ def build(s, plan, now, fits, first_step=0, devices=ONE):
     scopes = ['resnet', 'resnet_old'] if distils else ['resnet']
     model.networks = {scope: resnet_model.variables(scope) for scope in scopes}
     model.variables = {variable.op.name: variable for variable in tf.global_variables()}
-    model.values, model.initializer = devices.values_of(model.variables), tf.global_variables_initializer()
+    model.values = {name: tf.identity(variable) for name, variable in model.variables.items()}  # averages: the devices' mean
+    model.initializer = tf.global_variables_initializer()
     return model
 
 
@@ -341,7 +344,7 @@ def train_classifier(s, session, model, run, now, train):
         Fault: the loss is not finite; an image cannot be read any more. KeyboardInterrupt: as asked, after a checkpoint.
     """
     devices, k, steps, paths = run.devices, now.increment, settings.num_steps(s, now), run.data.paths[train]
-    meter = log.Meter(s, steps - run.step + run.later_steps(now), run.sums)
+    meter = log.Meter(s, run.steps_left, run.sums)
     fetched = [list(model.losses.values()), model.waited, model.requests_sum]
     session.run(model.train_batches.initializer, batches.feed(model, run.data, train))
     with run.noting_signals():
@@ -359,7 +362,7 @@ def train_classifier(s, session, model, run, now, train):
                 means, times = meter.read()
                 run.log('train', increment=k, epoch=epoch, step=step + 1, lr=rate, **{'lambda': model.weight},
                         **dict(zip(model.losses, means)), **times)
-            # Several workers must act together: on what any of them requested before this step. One acts on what it is now.
+            # Several workers must act after the same step, on requests sent with this step. A single one uses its newest.
             stop, save = requests_sum if devices.num_workers > 1 else run.requests(now, step + 1)
             if stop or save or step == steps - 1:
                 run.save(now, devices.read(session, model), step + 1, meter.sums)
@@ -380,7 +383,7 @@ def fit_bias(s, session, model, run, now, val):
     Returns:
         fit: bic_layer.Fit. correct: function from features and logits to corrected logits.
     """
-    outputs = [(None, logits, labels) for _, logits, labels in results.evaluate(s, session, model, now, run.data, val)]
+    outputs = [(None, logits, labels) for _, logits, labels in results.evaluate(session, model, now, run.data, val)]
     logits = np.concatenate([logits for _, logits, _ in outputs])
     labels = np.concatenate([labels for _, _, labels in outputs])
     fit = bic_layer.fit_bias(logits, labels, now.num_old, s.BETA_MIN, s.BETA_MAX, s.GAMMA_PENALTY)
@@ -396,7 +399,7 @@ def fit_bias(s, session, model, run, now, val):
     return fit, correct
 
 
-def retrain_last_layer(s, session, model, run, now):
+def retrain_last_layer(session, model, run, now):
     """METHOD=joint_last: the last layer fitted to the features of all images; the upper bound of the paper's table 3.
 
     The next increment begins with the network as it was: this measures what the features of `distill` are worth.
@@ -405,7 +408,7 @@ def retrain_last_layer(s, session, model, run, now):
         last_layer: dict from name to array. correct: function from features and logits to the new logits.
     """
     images = np.concatenate(run.data.train[:now.num_seen])
-    features = np.concatenate([features for features, _, _ in results.evaluate(s, session, model, now, run.data, images)])
+    features = np.concatenate([features for features, _, _ in results.evaluate(session, model, now, run.data, images)])
     kernel, bias = bic_layer.fit_last_layer(
         features, run.data.labels[images], run.weights['dense/kernel'][:, :now.num_seen],
         run.weights['dense/bias'][:now.num_seen], model.decay)
@@ -415,14 +418,14 @@ def retrain_last_layer(s, session, model, run, now):
 def update_memory(s, session, model, run, now):
     """Chooses exemplars with the new network: of an old class from its present ones, of a new class from its training images.
 
-    now.kept of each class, MEMORY_SIZE / seen classes less the validation share. Section 5.1 [C]; iCaRL only shortens old lists.
+    now.kept of each class: MEMORY_SIZE / seen classes, minus the validation images (section 5.1). Each class is chosen anew [C].
 
     Returns:
         chosen: list of num_seen int arrays, each in order of choice.
-        class_means: list of num_seen arrays, for the nearest mean of exemplars, which is compared with; None without exemplars.
+        class_means: list of num_seen arrays, for the nearest mean of exemplars; None if the memory keeps no exemplar.
     """
     began, candidates = time.time(), run.exemplars + run.data.train[now.num_old:now.num_seen]
-    outputs = results.evaluate(s, session, model, now, run.data, np.concatenate(candidates))
+    outputs = results.evaluate(session, model, now, run.data, np.concatenate(candidates))
     features = (feature for batch, _, _ in outputs for feature in batch)  # one class at a time is in memory
     chosen, class_means = [], []
     for label, numbers in enumerate(candidates):
@@ -443,8 +446,10 @@ if __name__ == '__main__':
     like_ctrl_c()
     try:
         main(sys.argv[1:])
-    except (Fault, MemoryError) as fault:
-        sys.exit(str(fault) or 'out of memory; stop what else uses it, and the same command resumes from the last checkpoint')
+    except Fault as fault:
+        sys.exit(str(fault))
+    except MemoryError as error:
+        sys.exit('out of memory (%r); stop other programs, and the same command resumes from the last checkpoint' % error)
     except KeyboardInterrupt as stop:
         print('%sstopped; the same command resumes' % stop, file=sys.stderr)
         sys.exit(STATUS)

@@ -1,7 +1,7 @@
 """The network: images in, (features, logits) out.
 
 Pre-activation ResNet (version 2: He et al., "Identity Mappings in Deep Residual Networks", 2016), in the form of the
-official TensorFlow ResNet that the BiC authors started from. Nothing here knows about increments, losses or sessions.
+official TensorFlow ResNet that the BiC authors started from. Nothing here knows about losses or sessions.
 """
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -12,13 +12,14 @@ BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 
           8: (1, 1, 1), 20: (3, 3, 3), 32: (5, 5, 5), 56: (9, 9, 9)}
 STRIDES = (1, 2, 2, 2)
 BATCH_NORM_EPSILON = 1e-5
+_FORMAT = {'channels_last': 'NHWC', 'channels_first': 'NCHW'}
 
 
 def resnet(images, depth, num_classes, training, batch_norm_decay, data_format='channels_last'):
     """Builds the network in the current variable scope, which sets the names and whether variables are reused.
 
     Args:
-        images: float32 [batch, height, width, 3], mean subtracted.
+        images: float32 [batch, height, width, 3], normalised (see data/batches.py).
         depth: 18, 34, 50, 101, 152 or 200, which begin with a 7x7/2 convolution of 64 filters and a 3x3/2 pool; or 8, 20, 32
             or 56, the form for CIFAR, which begins with a 3x3 convolution of 16.
         num_classes: width of the dense layer: all classes of the dataset, seen or not.
@@ -57,9 +58,6 @@ def resnet(images, depth, num_classes, training, batch_norm_decay, data_format='
         kernel = tf.get_variable('kernel', [features.shape.as_list()[1], num_classes], use_resource=True)
         bias = tf.get_variable('bias', [num_classes], initializer=tf.zeros_initializer(), use_resource=True)
     return features, tf.matmul(features, kernel) + bias
-
-
-_FORMAT = {'channels_last': 'NHWC', 'channels_first': 'NCHW'}
 
 
 def _block(x, filters, stride, project, bottleneck, conv, bn_relu):
@@ -178,10 +176,7 @@ def first_weights(networks, weights, seed):
     if weights is None:
         weights = initial_weights({name: variable.shape.as_list() for name, variable in networks['resnet'].items()}, seed)
         networks = {scope: {name: network[name] for name in weights} for scope, network in networks.items()}
-    fed = {}
-    for network in networks.values():
-        fed.update(feeds(network, weights))
-    return fed
+    return {value: array for network in networks.values() for value, array in feeds(network, weights).items()}
 
 
 def feeds(variables, arrays):

@@ -11,6 +11,6 @@ class Fault(Exception):
 
 
 def reason(error):
-    """What an error says, str. TensorFlow 2 begins with the lines of the program that made the operation."""
+    """The first line of an error's message, str, without the source lines that TensorFlow 2 puts before it."""
     text = getattr(error, 'strerror', None) or str(error)
     return re.sub(r'(?s)^Graph execution error:.*?\nNode: [^\n]*\n(From [^\n]*\n)?', '', text).split('\n')[0]

@@ -112,7 +112,7 @@ def read(s, faults, prepared, known=NEW):
     candidates = data.train if joint else exemplars + data.train[len(exemplars):]
     plan = exemplar.plan(candidates, data.held, data.test, sizes, s.MEMORY_SIZE, s.VAL_FRACTION, joint)
     to_do = [now for now in plan if now.num_seen > len(known['exemplars'])]
-    return data, exemplars, plan, missing + _batch_faults(s, to_do)
+    return data, exemplars, plan, missing + (_batch_faults(s, to_do) if to_do else [])
 
 
 def _unwritable(s, faults):
@@ -205,7 +205,7 @@ def _batch_faults(s, plan):
         batches += [('the last batch of increment %d' % now.increment, s.EPOCHS * now.train % batch_size) for now in plan]
         return [(name, images) for name, images in batches if images and images // total * pixels < 4]
 
-    larger = range(s.BATCH_SIZE, min([now.train for now in plan], default=0) + 1)
+    larger = range(s.BATCH_SIZE, min(now.train for now in plan) + 1)
     advice = next(('BATCH_SIZE=%d or other numbers of images would do' % size for size in larger
                    if size % total == 0 and not too_small(size)), 'change BATCH_SIZE, EPOCHS, IMAGE_SIZE or the number of images')
     return faults + ['BATCH_SIZE=%d: %s (images: %d, devices: %d) has too few values per channel for batch normalisation: %d, '

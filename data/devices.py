@@ -6,7 +6,6 @@ are summed over all of them. On one device there is no strategy, and the share i
 import atexit
 import contextlib
 import ctypes
-import multiprocessing
 import sys
 import time
 
@@ -45,7 +44,7 @@ class Devices:
         if s and s.REPLICAS > num_gpus() > 0:
             raise Fault('REPLICAS=%d: there are %d GPUs' % (s.REPLICAS, num_gpus()))
         if self.total > 1:
-            for gpu in tf.config.experimental.list_physical_devices('GPU'):  # the strategy asks for them before any session
+            for gpu in tf.config.experimental.list_physical_devices('GPU'):  # before the strategy starts them
                 tf.config.experimental.set_memory_growth(gpu, True)
             with tf.Graph().as_default():  # otherwise TensorFlow 2 starts a server of its own
                 self.strategy = self._strategy()
@@ -67,7 +66,7 @@ class Devices:
             raise Fault('TF_CONFIG: this worker cannot take its address %s (%s)' % (addresses[index], str(error).split('\n')[0]))
         self._target = _SERVERS[-1].target
         if not self.chief:
-            print('worker %d of %s: follows the chief, worker 0, whose output and log tell how the run proceeds'
+            print('worker %d of %s: follows the chief, worker 0, whose output and log show the progress'
                   % (index, ', '.join(addresses)), file=sys.stderr, flush=True)
 
     def _config(self, s):
@@ -135,7 +134,7 @@ class Devices:
         return images, labels, tf.cast(tf.size(labels), tf.float32) / tf.cast(count, tf.float32)
 
     def each(self, function, images):
-        """Applies function, from a tensor [images, ..] to a tuple of tensors [images, ..], with images split over own devices."""
+        """Applies function, from a tensor to a tuple of tensors [images, ..], to images split over this process's devices."""
         if not self.strategy:
             return function(images)
 
@@ -149,17 +148,13 @@ class Devices:
 
     @staticmethod
     def _part(replica, tensors, count, first, total):
-        with tf.device('/cpu:0'):  # slice first: not the whole batch goes to every device
+        with tf.device('/cpu:0'):  # slice on the CPU: each device receives only its own images
             begin, end = (count * (first + number) // total - count * first // total for number in (replica, replica + 1))
             return [tensor[begin:end] for tensor in tensors]
 
     def total_of(self, value):
         """The sum over all devices of what `run` returned, a tensor."""
         return self.strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None) if self.strategy else value
-
-    def values_of(self, variables):
-        """Tensors with the values of variables, a dict. Moving averages differ per device: their mean is taken."""
-        return {name: tf.identity(variable) if self.strategy else variable for name, variable in variables.items()}
 
     def read(self, session, model):
         """Reads all variables of a model, dict from name to array. Gives every device the mean of the moving averages.
@@ -206,7 +201,7 @@ def num_gpus():
 def optimizer(s, rate):
     """SGD with momentum. rate: float scalar tensor."""
     with_momentum = tf.train.MomentumOptimizer(rate, s.MOMENTUM)
-    if precision(s) == 'float16':  # small gradients vanish in it: the loss is scaled up, the gradients back
+    if precision(s) == 'float16':  # it rounds small gradients to 0: the loss is scaled up, the gradients back
         with_momentum = tf.train.experimental.enable_mixed_precision_graph_rewrite(with_momentum)
     return with_momentum
 
@@ -223,11 +218,6 @@ def precision(s):
     except OSError:
         units = set()
     return 'bfloat16' if units and hasattr(RewriterConfig(), 'auto_mixed_precision_onednn_bfloat16') else 'float32'
-
-
-def described(s):
-    """What the [env] line says about the machine, dict."""
-    return dict(device='gpu:%d' % num_gpus() if num_gpus() else 'cpu:%d' % multiprocessing.cpu_count(), precision=precision(s))
 
 
 def session_config(s):

@@ -47,7 +47,7 @@ def explained(paths):
         if lines and isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError)):
             raise Fault('out of memory (%s); stop what else uses it, and the same command resumes from the last checkpoint. If '
                         'that is not enough: a smaller BATCH_SIZE, IMAGE_SIZE or RESNET_DEPTH in another MODEL_DIR'
-                        % lines[0].strip())
+                        % (lines[0].strip() or type(error).__name__))
         found, paths = broken(paths), sorted(set(paths))
         if not found and isinstance(error, tf.errors.InvalidArgumentError):
             print('an image may be broken: decoding %d of them to find it' % len(paths), flush=True)

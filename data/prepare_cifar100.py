@@ -10,9 +10,9 @@ import os
 import sys
 import tarfile
 import tempfile
+import urllib.request
 
 import numpy as np
-import tensorflow.compat.v1 as tf
 
 from data import Fault, png_folder, sources
 
@@ -45,7 +45,8 @@ def _find_or_download(beside):
     archive = os.path.join(beside, NAME + '.tar.gz')
     try:
         with tempfile.TemporaryDirectory(dir=beside) as temporary:  # another process must not find half an archive
-            os.replace(tf.keras.utils.get_file('archive', ORIGIN, cache_dir=temporary, cache_subdir='.'), archive)
+            partial, _ = urllib.request.urlretrieve(ORIGIN, os.path.join(temporary, 'archive'))
+            os.replace(partial, archive)
     except Exception as error:  # whatever the network or its library raises
         raise Fault('%s: no such file, and it could not be downloaded (%s); put it there by hand' % (archive, error))
     return archive
@@ -85,7 +86,9 @@ def _read_archive(path):
 
 
 if __name__ == '__main__':
+    if len(sys.argv) not in (2, 3):
+        sys.exit(__doc__)
     try:
-        prepare(*sys.argv[1:]) if len(sys.argv) in (2, 3) else sys.exit(__doc__)
+        prepare(*sys.argv[1:])
     except Fault as fault:
         sys.exit(str(fault))

@@ -30,7 +30,9 @@ def _images():
 
 
 if __name__ == '__main__':
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
     try:
-        prepare(sys.argv[1] if len(sys.argv) == 2 else sys.exit(__doc__))
+        prepare(sys.argv[1])
     except Fault as fault:
         sys.exit(str(fault))

@@ -38,13 +38,13 @@ _CLASS = re.compile(r'n\d{8}\.tar', re.ASCII)
 _IN_TREE = re.compile(r'ILSVRC/(Data/CLS-LOC/(train/n\d{8}|val)/\w+\.JPEG|Annotations/CLS-LOC/val/\w+\.xml)', re.ASCII)
 
 
-def prepare(source, to, sets, say=print):
+def prepare(source, to, sets):
     """Unpacks archives, if there are any, checks the numbers of images, and writes lists and links of each set.
 
-    Args: source, to: str, folders. sets: list of str, keys of SETS. say: function of a line of text, for progress.
+    Args: source, to: str, folders. sets: list of str, keys of SETS.
     """
     try:
-        source = _unpacked(source, os.path.join(to, 'ImageNetFiles'), say)
+        source = _unpacked(source, os.path.join(to, 'ImageNetFiles'))
         tree = os.path.join(source, 'ILSVRC', 'Data', 'CLS-LOC')
         folder = tree if os.path.isdir(tree) else source
         folders = {part: os.path.realpath(os.path.join(folder, part)) for part in ('train', 'val')}
@@ -56,7 +56,7 @@ def prepare(source, to, sets, say=print):
         for name in sets:
             lines = _lists(name, images)
             _write(os.path.join(to, SETS[name][0]), folders, lines)
-            say('%s: %d training and %d validation images' % (SETS[name][0], len(lines['train']), len(lines['val'])))
+            print('%s: %d training and %d validation images' % (SETS[name][0], len(lines['train']), len(lines['val'])))
     except OSError as error:
         raise Fault('%s: cannot be read or written (%s)' % (error.filename or to, error.strerror))
 
@@ -128,28 +128,28 @@ def _write(folder, folders, lines):
         raise Fault('%s: symbolic links cannot be made there (%s); choose another disk with --to' % (folder, error.strerror))
 
 
-def _unpacked(source, files, say):
+def _unpacked(source, files):
     """Unpacks the archives in source to files. Returns the folder to read: files, or source if there are no archives."""
     train, tree = [os.path.join(source, name) for name in ('ILSVRC2012_img_train.tar', 'ILSVRC2016_CLS-LOC.tar.gz')]
     if os.path.isfile(train):
-        wnid_of = _devkit(os.path.join(source, 'ILSVRC2012_devkit_t12.tar.gz'), files, say)
-        with _opened(os.path.join(source, 'ILSVRC2012_img_val.tar'), say) as archive:
-            _save(archive, lambda name: name in wnid_of and os.path.join('val', wnid_of[name], name), files, say)
-        with _opened(train, say) as archive:
-            _save(archive, lambda name: _CLASS.fullmatch(name) and os.path.join('train', name), files, say)
+        wnid_of = _devkit(os.path.join(source, 'ILSVRC2012_devkit_t12.tar.gz'), files)
+        with _opened(os.path.join(source, 'ILSVRC2012_img_val.tar')) as archive:
+            _save(archive, lambda name: name in wnid_of and os.path.join('val', wnid_of[name], name), files)
+        with _opened(train) as archive:
+            _save(archive, lambda name: _CLASS.fullmatch(name) and os.path.join('train', name), files)
     elif os.path.isfile(tree):
-        with _opened(tree, say) as archive:
-            _save(archive, lambda name: _IN_TREE.fullmatch(name) and name, files, say)
+        with _opened(tree) as archive:
+            _save(archive, lambda name: _IN_TREE.fullmatch(name) and name, files)
     return files if os.path.isfile(train) or os.path.isfile(tree) else source
 
 
 @contextlib.contextmanager
-def _opened(path, say):
+def _opened(path):
     """Context: an open archive. Damage in it is reported as a Fault."""
     reason = sources.irregular(path)
     if reason:
         raise Fault('%s: %s' % (path, reason))
-    say('unpacking %s' % sources.shown(path))
+    print('unpacking %s' % sources.shown(path), flush=True)
     try:
         with tarfile.open(path) as archive:
             yield archive
@@ -159,7 +159,7 @@ def _opened(path, say):
         raise Fault('%s: cannot be read as an archive (%s); get it again' % (path, str(error).split(':\n')[0]))
 
 
-def _save(archive, place, folder, say):
+def _save(archive, place, folder):
     """Writes each member to the path below folder that `place` gives for its name, or skips it. Skips complete files, too."""
     for member in archive:
         name = place(os.path.normpath(member.name))
@@ -170,19 +170,19 @@ def _save(archive, place, folder, say):
         path, content = os.path.join(folder, name), archive.extractfile(member)
         if name.endswith('.tar'):  # of one class
             with tarfile.open(fileobj=content, mode='r:') as images:
-                _save(images, lambda name: _IMAGE.fullmatch(name) and name, path[:-len('.tar')], say)
-            say('unpacked %s' % name)
+                _save(images, lambda name: _IMAGE.fullmatch(name) and name, path[:-len('.tar')])
+            print('unpacked %s' % name)
         elif not os.path.isfile(path) or os.path.getsize(path) != member.size:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with open(path, 'wb') as file:
                 shutil.copyfileobj(content, file)
 
 
-def _devkit(path, files, say):
+def _devkit(path, files):
     """The wnid of each validation image, dict from its file name; from the devkit's ground truth and its meta.mat."""
     names = 'meta.mat', 'ILSVRC2012_validation_ground_truth.txt'
-    with _opened(path, say) as archive:
-        _save(archive, lambda name: os.path.basename(name) in names and os.path.basename(name), files, say)
+    with _opened(path) as archive:
+        _save(archive, lambda name: os.path.basename(name) in names and os.path.basename(name), files)
     try:
         synsets = scipy.io.loadmat(os.path.join(files, names[0]), squeeze_me=True)['synsets']
         wnids = {int(synset['ILSVRC2012_ID']): _WNID.fullmatch(str(synset['WNID'])).group() for synset in synsets}

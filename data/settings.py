@@ -11,7 +11,7 @@ import re
 import types
 
 import exemplar
-from data import Fault
+from data import Fault, sources
 
 METHODS = ('finetune', 'distill', 'bic', 'joint', 'joint_last')
 DEPTHS = (18, 34, 50, 101, 152, 200, 8, 20, 32, 56)  # those of resnet_model.BLOCKS
@@ -42,7 +42,7 @@ def _switch(affects):
 
 
 def _text(affects, empty=False):
-    def holds(text):  # bytes that are not UTF-8 stand as lone surrogates in a str
+    def holds(text):  # Python represents bytes that are not UTF-8 as lone surrogates
         return (text or empty) and not re.search('[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]', text)
 
     return Rule(affects, str, holds, 'a text in UTF-8 without control characters' + ('' if empty else ', and not empty'))
@@ -69,7 +69,6 @@ SETTINGS = {
     'XLA': _switch(RESULTS),
     'METHOD': _one_of(LATER, str, METHODS),
     'EXEMPLAR_SELECTION': _one_of(LATER, str, ('herding', 'random')),
-    'CLASS_ORDER': _text(RESULTS),
     'CLASS_ORDER_SEED': _whole(RESULTS, 0, 2 ** 32 - 1),
     'TEMPERATURE': _number(LATER, 1e-3, 1e3),
     'SCALE_WEIGHT_DECAY': _switch(RESULTS),
@@ -80,6 +79,7 @@ SETTINGS = {
     'DATA_DIR': _text(NOTHING),
     'NUM_CLASSES': _whole(NOTHING, 2, 10 ** 6, 'as many as there are class folders'),
     'TEST_FRACTION': _share(RESULTS),
+    'CLASS_ORDER': _text(RESULTS),
     'FIRST_INCREMENT_CLASSES': _whole(RESULTS, 1, 10 ** 6, 'as CLASSES_PER_INCREMENT'),
     'CLASSES_PER_INCREMENT': Rule(RESULTS, tuple, lambda v: v == (0,) or v and all(
         type(n) is int and 0 < n <= 10 ** 6 for n in v),
@@ -104,7 +104,7 @@ SETTINGS = {
     'BATCH_NORM_DECAY': _share(RESULTS),
     'HEADLINE': _one_of(NOTHING, str, ('top1', 'top5')),
 }
-# Settings that may change when a run is resumed. What was learnt stays, and so does the class order.
+# Settings that may change when a run is resumed: they do not affect the network, the memory or the class order.
 FREE = tuple(name for name, rule in SETTINGS.items() if rule.affects == NOTHING)
 
 _ONE_VALUE = ('DATASET', 'DETERMINISTIC')  # one value for all runs: DETERMINISTIC cannot be switched off within a process
@@ -130,14 +130,14 @@ def read(constants, recipes, arguments):
     for argument in arguments:
         name, _, text = argument[2:].partition('=')
         if name in given:
-            raise Fault('--%s: is given more than once' % _printable(name))
+            raise Fault('--%s: is given more than once' % sources.shown(name))
         given[name] = text
     lists = {name: list(dict.fromkeys(str(_parsed(value, SETTINGS[name].kind)) for value in text.split(',')))
              for name, text in given.items() if _is_list(name, text)}
     for name, text in given.items():
         if name in lists and SETTINGS[name].kind is float and not re.search('[.e]', text):
             raise Fault('%s=%s: a fraction is written with a point; several values are written like 1.0,2.0'
-                        % (name, _printable(text)))
+                        % (name, sources.shown(text)))
     if not lists:
         return [_read_one(constants, recipes, arguments)]
     own_names = [*lists, 'MODEL_DIR', 'LOG_DIR']
@@ -172,7 +172,7 @@ def _read_one(constants, recipes, arguments):
     dataset = overrides.get('DATASET', constants.get('DATASET'))
     if dataset not in list(recipes):
         faults['DATASET'] = ('DATASET=%s: no such dataset; there is a recipe for %s'
-                             % (_printable(str(dataset)), ', '.join(sorted(recipes))))
+                             % (sources.shown(str(dataset)), ', '.join(sorted(recipes))))
         raise Fault('\n'.join(faults.values()))
     recipe = recipes[dataset]
     values = {name: value for name, value in constants.items() if name in SETTINGS}
@@ -189,7 +189,7 @@ def _read_one(constants, recipes, arguments):
         if SETTINGS[name].kind is tuple:  # people write lists, or one number
             values[name] = tuple(value) if isinstance(value, list) else (value,) if type(value) is int else value
         if not _legal(SETTINGS[name], values[name]):
-            given = _printable(str(value)) if name in overrides else repr(value)
+            given = sources.shown(shown(value)) if name in overrides else repr(value)
             faults[name] = '%s=%s: must be %s' % (name, given, SETTINGS[name].words)
     if not faults:
         _scale(values, recipe, overrides)
@@ -220,18 +220,13 @@ def _overrides(arguments):
     for argument in arguments:
         name, equals, text = argument[2:].partition('=')
         if not argument.startswith('--') or not equals:
-            faults[argument] = '%s: an override is written --NAME=value; --help lists the names' % _printable(argument)
+            faults[argument] = '%s: an override is written --NAME=value; --help lists the names' % sources.shown(argument)
         elif name not in SETTINGS:
             near = difflib.get_close_matches(name.upper(), SETTINGS, 3)
-            faults[argument] = '--%s: no such setting%s' % (_printable(name), '; near it: ' + ', '.join(near) if near else '')
+            faults[argument] = '--%s: no such setting%s' % (sources.shown(name), '; near it: ' + ', '.join(near) if near else '')
         else:
             overrides[name] = _parsed(text, SETTINGS[name].kind)
     return overrides, faults
-
-
-def _printable(text):
-    """A text from the command line for messages: control characters are escaped."""
-    return text if text.isprintable() else repr(text)
 
 
 def _parsed(text, kind):
@@ -318,7 +313,7 @@ def illegal(stored):
             return '%s is missing: another version of this program wrote it' % name
         value = tuple(stored[name]) if isinstance(stored[name], list) else stored[name]
         if not _legal(rule, value):
-            return '%s=%s must be %s' % (name, value, rule.words)
+            return '%s=%s must be %s' % (name, shown(value), rule.words)
     return None
 
 
@@ -328,7 +323,7 @@ def changes(s, stored, where, but=(), remedy='another MODEL_DIR begins a new run
     Args: stored: dict, the checkpoint's settings. where: str, its folder. but: effects, of RESULTS and LATER, whose settings
         may differ. remedy: str, the advice in the message.
     """
-    return {name: '%s=%s: %s has %s; %s' % (name, getattr(s, name), where, stored.get(name), remedy)
+    return {name: '%s=%s: %s has %s; %s' % (name, shown(value), where, shown(stored.get(name)), remedy)
             for name, value in fixed(s).items() if SETTINGS[name].affects not in but and value != stored.get(name)}
 
 

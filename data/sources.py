@@ -221,7 +221,7 @@ def _list_class(folder, faults, skipped):
 
 
 def _divide(paths, name, test_fraction):
-    """Training and test images of a class, by checksums of class and file name: nearly the same when images come or go."""
+    """Splits a class into training and test images by checksums: when images come or go, nearly all others stay in their part."""
     order = sorted(paths, key=lambda path: (zlib.crc32(os.fsencode(name) + os.path.basename(path)), path))
     count = max(1, int(test_fraction * len(paths)))
     return sorted(order[count:]), sorted(order[:count])

@@ -16,7 +16,7 @@ import tensorflow.compat.v1 as tf
 
 from data import Fault, reason
 
-_REMEDY = ('another worker may have ended or stands still, and its own output says why; fix that and start all workers again: '
+_REMEDY = ('another worker may have stopped or may hang, and its output gives the reason; fix it and start all workers again: '
            'they resume from the last checkpoint')
 
 
@@ -56,7 +56,7 @@ def compare(facts, total, num_workers):
     Args: facts: dict, this worker's. total: float32 array [facts, 32], the sum of all workers' digests.
     """
     differ = np.any(total != num_workers * digests(facts), axis=1)
-    lines = ['%s=%s: another worker has something else; all must have the same command, code, data, TensorFlow and MODEL_DIR'
+    lines = ['%s=%s: another worker has another value; all must have the same command, code, data, TensorFlow and MODEL_DIR'
              % (name, str(facts[name])[:200]) for name, differs in zip(sorted(facts), differ) if differs]
     if lines:
         raise Fault('\n'.join(lines))

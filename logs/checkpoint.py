@@ -24,8 +24,8 @@ from data import Fault, settings, sources
 
 FORMAT = 4
 LAST_LAYER = 'last_layer/'  # arrays of METHOD=joint_last that replace the network's last layer in the model to use
-# What state.json has: a type, where float may be a whole number; None, a number or null, for nan; [kind], a list of these; or
-# {key: kind}, a dict with just these keys.
+# The kind of each value in state.json. A type: a value of that type, where float allows a whole number. None: a number, or null
+# for nan. [kind]: a list of that kind. {key: kind}: a dict with exactly these keys.
 _ROW = dict(dict.fromkeys('increment classes train val test'.split(), int),
             **dict.fromkeys('top1_before top1 top5_before top5 top1_nme top5_nme beta gamma'.split()))
 _STATE = {
@@ -159,18 +159,13 @@ def lock(folder, newest_path):
             raise Fault('%s: another run has just written there; repeat the command to resume from that' % folder)
         with contextlib.suppress(OSError):  # on a full disk it is locked all the same
             file.truncate(0)
-            file.write(holder().encode())
+            file.write(('process %d on %s' % (os.getpid(), platform.node())).encode())
             os.fsync(file.fileno())  # workers on other machines read it
         threading.Thread(target=beat, daemon=True).start()
         try:
             yield
         finally:
             ended.set()
-
-
-def holder():
-    """This process, as a lock names it."""
-    return 'process %d on %s' % (os.getpid(), platform.node())
 
 
 def lock_state(folder):
@@ -232,7 +227,7 @@ def _wrong(state):
         return 'sizes of state.json do not add up to its classes'
     if len(state['exemplars']) != sum(state['sizes'][:done]):
         return 'exemplars of state.json are not one list per class learnt'
-    return 'step of state.json is below 0' if state['step'] < 0 or not done + state['step'] else None
+    return 'step of state.json is too small' if state['step'] < (0 if done else 1) else None
 
 
 def _is(value, kind):
@@ -240,7 +235,9 @@ def _is(value, kind):
         return isinstance(value, list) and all(_is(one, kind[0]) for one in value)
     if isinstance(kind, dict):
         return isinstance(value, dict) and set(value) == set(kind) and all(_is(value[key], kind[key]) for key in kind)
-    return type(value) in (int, float) or value is None is kind if kind in (None, float) else type(value) is kind
+    if kind in (None, float):
+        return type(value) in (int, float) or kind is None and value is None
+    return type(value) is kind
 
 
 def _format(path):

@@ -41,7 +41,7 @@ def styled():
 
 
 def accuracy(runs):
-    """Accuracy over classes seen: of one kind before and after the correction, of several kinds after it.
+    """Accuracy over classes seen. Runs of one kind: before and after the correction; of several kinds: after it only.
 
     Like all functions below, it raises a Fault if the log lines that it needs are missing.
     """
@@ -115,7 +115,7 @@ def training(run):
     """Losses and learning rate over the steps of the whole run."""
     if not run['train']:
         raise Fault('no [train] line')
-    figure, (above, below) = _axes(2.7, 2, [2, 1])
+    figure, (above, below) = _axes(2.7, 2, ratios=[2, 1])
     begin = {k: sum(run['steps'][before] for before in run['steps'] if before < k) for k in run['steps']}
     of_increment = {k: [line for line in run['train'] if line['increment'] == k] for k in run['steps']}
     for number, (key, label) in enumerate((
@@ -171,7 +171,7 @@ def matrix(run):
     lines = {k: values for (k, correction), values in run['matrix'].items() if correction == 'on'}
     if not lines:
         raise Fault('no [matrix] correction=on line')
-    size = max(max(lines), max(map(len, lines.values())) - 1) + 1
+    size = max(lines) + 1
     percent = np.full((size, size), np.nan)
     for k, values in lines.items():
         percent[k, :len(values)] = 100 * np.array(values)
@@ -223,7 +223,7 @@ def _confusion(both, kind, size, ends=(), names=()):
     titles = ('before correction', 'after correction')
     if np.array_equal(*both):
         both, titles = both[:1], ('',)
-    figure, pair = _axes(2.65, 1, [1] * len(both))
+    figure, pair = _axes(2.65, columns=len(both))
     pair = np.atleast_1d(pair)
     for axes, title, counts in zip(pair, titles, both):
         percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -247,20 +247,17 @@ def _confusion(both, kind, size, ends=(), names=()):
 
 def _kinds(runs, has, line):
     """The runs that have such lines, by kind: dict from name to list of run."""
-    having = [run for run in runs if has(run)]
-    if not having:
-        raise Fault('no finished increment has a %s line' % line)
     named = tables.kinds([run['settings'] for run in runs])
     found = {kind: [runs[position] for position in positions if has(runs[position])] for kind, positions in named.items()}
+    if not any(found.values()):
+        raise Fault('no finished increment has a %s line' % line)
     return {kind: members for kind, members in found.items() if members}
 
 
-def _axes(height, rows=1, ratios=(1,)):
-    """A figure one column wide, and its axes: one, `rows` in a column, or as many in a row as there are ratios."""
+def _axes(height, rows=1, columns=1, ratios=None):
+    """A figure one column of the paper wide, and its axes: one, or an array. ratios: the heights of the rows."""
     figure = Figure((WIDTH, height), layout='constrained')
-    if rows > 1:
-        return figure, figure.subplots(rows, sharex=True, gridspec_kw=dict(height_ratios=ratios if len(ratios) == rows else None))
-    return figure, figure.subplots(1, len(ratios))
+    return figure, figure.subplots(rows, columns, sharex='col', gridspec_kw=dict(height_ratios=ratios))
 
 
 def _curve(axes, number, label, of_runs):
@@ -313,5 +310,3 @@ def _legend(axes):
     axes.figure.set_figheight(axes.figure.get_figheight() + 0.14 * lines)
     axes.legend(handles, labels, loc='lower center', bbox_to_anchor=(0.5, 1), borderaxespad=0.2, columnspacing=1.2,
                 handlelength=2.6, ncol=columns)
-
-

@@ -81,7 +81,7 @@ class Events:
 
 
 def _page(s, data, rows, load, draws):
-    """Images in rows, uint8 array [height, width, 3]. load(`batches.of_file` of an image, draw) makes the image's tensor."""
+    """A page of images, uint8 [height, width, 3]. load: from an image, as of `batches.augmented`, and a draw to a tensor."""
     page = np.full([len(rows), s.IMAGE_SIZE, _GRID, s.IMAGE_SIZE, 3], 255, np.uint8)
     with tf.Graph().as_default(), batches.host_session() as session, images.explained(data.paths[np.concatenate(rows)]):
         path, draw = tf.placeholder(tf.string, []), tf.placeholder(tf.float64, [4])

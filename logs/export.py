@@ -35,7 +35,7 @@ def write(folder, s, now, names, weights, fit):
         weights: dict from a variable's name, as in `resnet_model.variables`, to float32 array. fit: bic_layer.Fit.
     """
     path = path_of(folder, now.increment)
-    partial = path + '.partial'  # no number: Serving passes it by
+    partial = path + '.partial'  # not a number: TensorFlow Serving ignores it
     try:
         shutil.rmtree(partial, ignore_errors=True)
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -55,7 +55,7 @@ def write(folder, s, now, names, weights, fit):
 
 def _network(session, s, now, names, weights, fit):
     """Builds a network for seen classes, with the correction in its last layer; returns image_bytes and outputs, see `write`."""
-    tf.set_random_seed(s.SEED)  # DETERMINISTIC asks for one; what is drawn is never used
+    tf.set_random_seed(s.SEED)  # DETERMINISTIC requires one; the drawn values are never used
     kernel, bias = weights['dense/kernel'][:, :now.num_seen], weights['dense/bias'][None, :now.num_seen]
     kernel = bic_layer.corrected_logits(kernel, now.num_old, fit.beta, 0.0)
     bias = bic_layer.corrected_logits(bias, now.num_old, fit.beta, fit.gamma)[0]
@@ -116,7 +116,7 @@ def predict(folder, path):
                 faults.append('%s: %s' % (sources.shown(image), why))
                 continue
             show.text('[image]   path=%s' % sources.shown(image))
-            for name, probability in list(zip(found['classes'][0], found['probabilities'][0]))[:_SHOWN]:
+            for name, probability in zip(found['classes'][0][:_SHOWN], found['probabilities'][0]):
                 show.text('[class]   probability=%.4f name=%s' % (probability, sources.shown(name)))
     if faults:
         raise Fault('\n'.join(faults))
@@ -131,7 +131,7 @@ def _image_files(path):
         return [os.fsencode(path)], []
     found, errors, seen = [], [], set()
     for place, folders, files in os.walk(path, onerror=errors.append, followlinks=True):
-        # Links may lead to a folder again: each is looked into once.
+        # Links may lead back to a folder: each is read once.
         if os.path.realpath(place) in seen:
             folders[:], files = [], []
         seen.add(os.path.realpath(place))

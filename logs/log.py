@@ -15,7 +15,7 @@ from data import Fault, devices, settings
 from logs import events, tables
 
 _FEW = 30        # validation images
-_SETTLED = 3     # time constants, after which a twentieth of a moving average's initial value is left
+_SETTLED = 3     # time constants after which 5 % of a moving average's initial value is left
 
 
 class Log:
@@ -71,7 +71,7 @@ class Log:
 def _is_cut_off(path):
     """Whether a log ends in the middle of a line, as after a full disk."""
     with open(path, 'rb') as file:
-        return file.seek(0, os.SEEK_END) > 0 and file.seek(-1, os.SEEK_END) >= 0 and file.read() != b'\n'
+        return file.read()[-1:] not in (b'', b'\n')
 
 
 class Meter:
@@ -117,8 +117,10 @@ def begin(run):
                                          cwd=os.path.dirname(os.path.abspath(__file__))).decode().strip()
     except (OSError, subprocess.CalledProcessError):
         commit = 'unknown'
+    gpus = devices.num_gpus()
     write('env', git=commit, python=platform.python_version(), tensorflow=tf.__version__, numpy=np.__version__,
-          **devices.described(s), replicas=devices.count(s), host=platform.node())
+          device='gpu:%d' % gpus if gpus else 'cpu:%d' % os.cpu_count(), precision=devices.precision(s),
+          replicas=devices.count(s), host=platform.node())
     for name, value in sorted(vars(s).items()):
         write.text('[config]  %s=%s' % (name, settings.shown(value)))
     for line in run.damaged:

@@ -14,7 +14,7 @@ Score = collections.namedtuple('Score', 'top1 top5 by_increment by_class predict
 Score.__doc__ = """What a classifier achieves over all classes seen.
 
 top1, top5: float. by_increment: list of float, top-1 on the classes of each increment of the plan. by_class: float array
-[num_seen], top-1 on each class; nan for one without images. predicted: int array [images].
+[num_seen], top-1 on each class. predicted: int array [images].
 """
 UNKNOWN = Score(float('nan'), float('nan'), None, None, None)
 
@@ -26,7 +26,7 @@ labels: int array [images]. off, on, nme: a Score each, before the correction, a
 """
 
 
-def evaluate(s, session, model, now, data, numbers):
+def evaluate(session, model, now, data, numbers):
     """Runs the network over images in inference mode, in one pass. Raises a Fault if a logit is not finite.
 
     Args: session, model: of this increment. numbers: int array, images of data.
@@ -38,8 +38,8 @@ def evaluate(s, session, model, now, data, numbers):
         for _ in range(0, len(numbers), model.evaluation_size):
             features, logits, labels = session.run(model.evaluated)
             if not np.isfinite(logits).all():
-                raise Fault('increment=%d: the trained network gives logits that are not finite; a lower LEARNING_RATE (now %s) '
-                            'may help' % (now.increment, s.LEARNING_RATE))
+                raise Fault('increment=%d: the trained network gives logits that are not finite; try a lower LEARNING_RATE with '
+                            'another MODEL_DIR' % now.increment)
             yield features, logits[:, :now.num_seen], labels
 
 
@@ -69,8 +69,7 @@ def score(write, now, split, outputs, correct, means=None, plan=()):
         of_image, said = np.concatenate(ranks[name]), np.concatenate(predicted[name])
         top1, top5 = np.mean(of_image < 1), np.mean(of_image < 5)
         by_increment = [np.mean(of_image[came == j] < 1) for j in range(len(ends))]
-        with np.errstate(invalid='ignore'):
-            by_class = np.bincount(labels, of_image < 1, now.num_seen) / np.bincount(labels, minlength=now.num_seen)
+        by_class = np.bincount(labels, of_image < 1, now.num_seen) / np.bincount(labels, minlength=now.num_seen)
         scores[name] = Score(top1, top5, by_increment, by_class, said)
         if name == 'nme':
             write('nme', increment=now.increment, images=len(labels), top1=top1, top5=top5)

@@ -15,7 +15,7 @@ from data import Fault, dataset, devices, settings
 from logs import checkpoint, export, log, results, tables
 
 STATUS = 75  # of a process that was stopped and can be resumed; EX_TEMPFAIL, "try again", in BSD's sysexits.h
-_INTERRUPTS = []  # signals that raised KeyboardInterrupt, which Python drops where an object is just being deleted
+_INTERRUPTS = []  # signals that raised KeyboardInterrupt: Python drops it while an object is deleted, so `save` looks here
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C; what schedulers send; a lost terminal
 
 # The state of a run before its first step; checkpoints keep these. `trained`: the digest of the increment's training images.
@@ -33,7 +33,8 @@ class Run:
         data, plan: from `dataset.read`. missing: list of str, why the run cannot start, one line each.
         resumed: str, folder of the newest checkpoint, or None. damaged: list of str, newer checkpoints that are damaged.
         step: int, steps done of the next increment. sums: list of lists, losses of the steps since the last [train] line.
-        weights: dict from name to array, the network of the last increment done; None before the first.
+        weights: dict from name to array, the newest trained network; None before the first one, and after a resume within an
+            increment until its training ends.
         exemplars: list of int arrays: by label, the stored images of the old classes, in order of choice.
         fits, rows, matrix: lists, per increment done: bic_layer.Fit; the row of the closing table; top-1 by increment.
         log: log.Log, in `opened`. log_path: str.
@@ -68,7 +69,7 @@ class Run:
     def steps_left(self):
         """Training steps to the end of the run, int."""
         steps = [settings.num_steps(self.s, now) for now in self.plan]
-        shared = steps[0] if self.s.FIRST_INCREMENT_FROM and not self.resumed else 0
+        shared = steps[0] if self.s.FIRST_INCREMENT_FROM and not (self.step or self.rows) else 0
         return sum(steps[self.done:]) - self.step - shared
 
     def _take(self, arrays, state):
@@ -96,12 +97,12 @@ class Run:
         if not self.s.FIRST_INCREMENT_FROM or self.resumed:
             return
         path = '%s/%s/increment-0' % (self.s.FIRST_INCREMENT_FROM, self.s.DATASET)
+        remedy = 'with --FIRST_INCREMENT_FROM= it is trained anew'
         try:
             weights, state = checkpoint.read(path)
         except (OSError, ValueError) as error:
-            raise Fault('FIRST_INCREMENT_FROM=%s: %s is not the first increment of a run (%s)'
-                        % (self.s.FIRST_INCREMENT_FROM, path, error))
-        remedy = 'with --FIRST_INCREMENT_FROM= it is trained anew'
+            raise Fault('FIRST_INCREMENT_FROM=%s: %s is not the first increment of a run (%s); %s'
+                        % (self.s.FIRST_INCREMENT_FROM, path, error, remedy))
         faults = list(settings.changes(self.s, state['settings'], path, [settings.LATER], remedy).values())
         trained = self.data.digest(np.concatenate(self.data.train[:self.plan[0].num_seen]))
         if trained != state['trained'] or len(weights['dense/bias']) != len(self.data.names):
@@ -130,8 +131,8 @@ class Run:
 
         Args: train: int array, its training images.
         """
-        trained, began_with, num_classes = self.data.digest(train), self._trained, len(self.data.names)
-        if self.step and (trained != began_with or len(self._arrays['resnet/dense/bias']) != num_classes):
+        trained, num_classes = self.data.digest(train), len(self.data.names)
+        if self.step and (trained != self._trained or len(self._arrays['resnet/dense/bias']) != num_classes):
             raise Fault('%s: increment %d began with other images, or with fewer classes; put its images back, or delete '
                         '%s/increment-%d-step-* to begin this increment anew'
                         % (self.resumed, now.increment, self.folder, now.increment))
@@ -161,10 +162,6 @@ class Run:
         with self.devices.waiting('initialising the network'):
             session.run(model.initializer, values)
 
-    def later_steps(self, now):
-        """Training steps of the increments after this one, int."""
-        return sum(settings.num_steps(self.s, later) for later in self.plan[now.increment + 1:])
-
     def save(self, now, values, step=0, sums=()):
         """Writes a checkpoint and a [save] line, if this process is the chief.
 
@@ -179,13 +176,10 @@ class Run:
             return
         state = dict(settings=settings.fixed(self.s), sizes=[other.num_seen - other.num_old for other in self.plan],
                      classes=self._classes, exemplars=[self.data.relative(numbers) for numbers in self.exemplars],
-                     fits=self.fits, results=self.rows, matrix=self.matrix, hours=self._hours_so_far(), trained=self._trained,
-                     step=step, sums=sums, log=self.log_path)
+                     fits=self.fits, results=self.rows, matrix=self.matrix, trained=self._trained, step=step, sums=sums,
+                     log=self.log_path, hours=self._hours + (time.time() - self._began) / 3600)
         self.resumed = checkpoint.write(self.folder, values, state, self.resumed)
         self.log('save', increment=now.increment, dir=self.resumed)
-
-    def _hours_so_far(self):
-        return self._hours + (time.time() - self._began) / 3600
 
     @contextlib.contextmanager
     def noting_signals(self):
@@ -203,6 +197,8 @@ class Run:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+        if self.asked:  # while the last checkpoint was written
+            raise KeyboardInterrupt
 
     def requests(self, now, step):
         """After `step` steps of an increment: whether a signal asks to stop, and whether a checkpoint is due, two bools."""
@@ -232,7 +228,7 @@ class Run:
         self.resumed = path
         self.exemplars = [self.data.find(paths, label)[0] for label, paths in enumerate(state['exemplars'])]
 
-    def finish(self, now, fit, scores, last_layer=()):
+    def finish(self, now, fit, scores, last_layer):
         """Ends an increment: writes tables, pictures, log lines, the checkpoint, and the exported model.
 
         Args: fit: bic_layer.Fit. scores: results.Scores of the test. last_layer: dict, variables to replace in that model.
@@ -244,26 +240,22 @@ class Run:
         self.rows.append(results.row(now, fit, scores))
         self.matrix.append(scores.on.by_increment)
         self._steps_done += settings.num_steps(s, now) - self.step
+        self.step, self.sums, self._last_layer = 0, [], last_layer
         hours = (time.time() - self._began) / 3600
-        left = hours * self.later_steps(now) / self._steps_done if self._steps_done else float('nan')
-        results.close(s, self.log, self.rows, self.matrix, self._hours_so_far(), left)
-        self.step, self.sums, self._last_layer = 0, [], dict(last_layer)
+        left = hours * self.steps_left / self._steps_done if self._steps_done else float('nan')
+        results.close(s, self.log, self.rows, self.matrix, self._hours + hours, left)
         if self.finished:
             results.finish(self.log, self.data, self.rows, scores.on.by_class)
-        # If this increment ended before and its checkpoint was damaged, its model is an old one.
+        # If this increment was trained before and its checkpoint was damaged, an old model is still there.
         shutil.rmtree(export.path_of(self.folder, now.increment), ignore_errors=True)
         self.save(now, dict(self.weights, **{checkpoint.LAST_LAYER + name: value for name, value in self._last_layer.items()}))
-        self._export()
+        self.export()
 
     def export(self):
-        """Writes the model of the last increment if an earlier process could not."""
+        """Writes the model of the last increment if it is missing. The checkpoint comes first: a failure loses no training."""
         if self.weights and self.devices.chief and not os.path.isdir(export.path_of(self.folder, self.done - 1)):
-            self._export()
-
-    def _export(self):
-        """Writes the model, always after the checkpoint: if it fails, no training is lost."""
-        export.write(self.folder, self.s, self.plan[self.done - 1], self.data.names, dict(self.weights, **self._last_layer),
-                     self.fits[-1])
+            export.write(self.folder, self.s, self.plan[self.done - 1], self.data.names, dict(self.weights, **self._last_layer),
+                         self.fits[-1])
 
 
 def compare(each, prepared, on, execute):
@@ -287,7 +279,10 @@ def compare(each, prepared, on, execute):
         if on.chief and not s.PLAN_ONLY:
             print('\n%s%s' % (title, 'is finished' if run.finished else 'hours left of all: %s' % left), flush=True)
         try:
-            run.export() if run.finished and not s.PLAN_ONLY else execute(run)
+            if run.finished and not s.PLAN_ONLY:
+                run.export()
+            else:
+                execute(run)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(title)
         done += steps
@@ -318,7 +313,7 @@ def _heard(at_once):
                 print('stopped; the same command resumes', file=sys.stderr, flush=True)
                 os._exit(STATUS)
             seen.add(number)
-            print('stopping after this training step; the same once more ends the program at once', file=sys.stderr, flush=True)
+            print('stopping after this training step; the same signal again stops at once', file=sys.stderr, flush=True)
         os.close(numbers)
 
     before = signal.set_wakeup_fd(wakeup)

@@ -6,6 +6,7 @@ import numpy as np
 from data import settings
 
 _DECIMALS = {'beta': 6, 'gamma': 6, 'lr': 6, 'images_per_sec': 1, 'seconds': 1, 'hours': 2, 'hours_left': 2}  # 4 where not named
+SPREAD = '± is the sample standard deviation over the seeds; forgetting and nearest mean are those after the last increment.'
 
 
 def text(key, value):
@@ -15,9 +16,6 @@ def text(key, value):
     if isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral):
         return '%.*f' % (_DECIMALS.get(key, 4), float(value))
     return str(value)
-
-
-SPREAD = '± is the sample standard deviation over the seeds; forgetting and nearest mean are those after the last increment.'
 
 
 def table(rows):

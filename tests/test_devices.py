@@ -62,7 +62,7 @@ def trained(handful, folder, count, weights, *more):
             before = session.run(moving)
             values = of_run.read(session, model)
             copies = before, session.run(moving)
-            outputs = list(results.evaluate(s, session, model, plan[1], data, train[:31]))
+            outputs = list(results.evaluate(session, model, plan[1], data, train[:31]))
     return losses, values, copies, outputs
 
 

@@ -73,7 +73,7 @@ def test_states(whole, handful, tmp_path_factory, name, data):
         with run.opened():
             now = run.plan[run.done]
             run.begin(now, run.data.images(now, run.exemplars)[0])
-            log.Meter(s, run.later_steps(now), run.sums + [[1.0] * 5]).read()
+            log.Meter(s, run.steps_left, run.sums + [[1.0] * 5]).read()
             results.close(s, run.log, run.rows, run.matrix, 0.0, 0.0)
             run.save(now, run.weights or {}, run.step)
             assert len(run.fits) == len(run.matrix) == run.done and len(run.exemplars) == now.num_old

@@ -180,7 +180,7 @@ def test_the_third_increment_begins_with_the_second_network_and_its_memory(run, 
                 np.testing.assert_equal(network, weights)
             candidates = run.remembered[0]['returned'][0] + data.train[3:5]
             for of_class, chosen in zip(candidates, run.remembered[1]['returned'][0]):
-                features = [next(results.evaluate(s, session, model, plan[2], data, [image]))[0][0] for image in of_class]
+                features = [next(results.evaluate(session, model, plan[2], data, [image]))[0][0] for image in of_class]
                 assert list(chosen) == list(of_class[exemplar.herding(features, 3)])
             session.run(model.train_batches.initializer, batches.feed(model, data, run.trained[2]['train']))
             losses, (line,) = session.run(model.losses, {model.rate: 0}), events(run.text, 'train')[13:14]

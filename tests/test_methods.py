@@ -153,7 +153,7 @@ def test_random_exemplars(monkeypatch):
     """Of seven candidates of each of five classes, SEED draws three, all with the same probability, whatever the features are."""
     features, counts, train = np.random.RandomState(0).gamma(1.0, size=(35, 4)), np.zeros(35), np.split(np.arange(35), 5)
     run = types.SimpleNamespace(exemplars=[], data=types.SimpleNamespace(train=train), log=lambda *_, **__: None)
-    monkeypatch.setattr(results, 'evaluate', lambda s, session, model, now, data, numbers: [(features[numbers], None, None)])
+    monkeypatch.setattr(results, 'evaluate', lambda session, model, now, data, numbers: [(features[numbers], None, None)])
     for seed in range(200):
         s = settings_of(['--EXEMPLAR_SELECTION=random', '--SEED=%d' % seed])
         chosen, means = imagenet_main.update_memory(s, None, None, run, exemplar.Increment(0, 0, 5, 0, 3, 0, 35, 0, 0))

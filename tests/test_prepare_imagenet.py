@@ -64,7 +64,7 @@ def class_folders(change=()):
 
 
 def prepare(folder, source='source'):
-    prepare_imagenet.prepare(str(folder / source), str(folder / 'to'), ['imagenet1000', 'imagenet100'], lambda line: None)
+    prepare_imagenet.prepare(str(folder / source), str(folder / 'to'), ['imagenet1000', 'imagenet100'])
 
 
 def check(folder):

@@ -44,26 +44,26 @@ def assert_undisturbed(folder, whole):
     return twice
 
 
-def run_stopped(patch, increment, steps, *arguments):
-    """Runs until SIGTERM arrives after so many steps of an increment."""
-    requests = Run.requests
+def run_stopped(patch, increment, steps, *arguments, during='requests'):
+    """Runs until SIGTERM arrives after so many steps of an increment, when Run's method `during` is called."""
+    method = getattr(Run, during)
 
-    def wrapper(self, now, step):
-        if (now.increment, step) == (increment, steps):
+    def wrapper(self, now, *args):
+        if now.increment == increment and steps in args:
             os.kill(os.getpid(), signal.SIGTERM)
-        return requests(self, now, step)
+        return method(self, now, *args)
 
     with pytest.raises(KeyboardInterrupt), patch.context() as patched:
-        patched.setattr(Run, 'requests', wrapper)
+        patched.setattr(Run, during, wrapper)
         run_main(*arguments)
 
 
-# Within an epoch; before any step, so that the first one is made; after the last step; and the newest checkpoint is damaged.
+# Within an epoch; before the first step, which is made; after the last step; while it is saved; the newest one is damaged.
 @pytest.mark.parametrize('increment, steps, damaged', [(1, 7, False)] + [
     pytest.param(*case, marks=pytest.mark.slow) for case in [(0, 0, False), (0, 11, False), (1, 13, False), (1, 10, True)]])
 def test_a_stopped_run_resumes(increment, steps, damaged, handful, whole, tmp_path, monkeypatch):
     """Only the steps after a damaged checkpoint are repeated. Settings that affect results must not change."""
-    run_stopped(monkeypatch, increment, steps, handful, tmp_path, *WHOLE)
+    run_stopped(monkeypatch, increment, steps, handful, tmp_path, *WHOLE, during='save' if steps == 13 else 'requests')
     newest, path = max(1, steps) - damaged, '%s/model/digits/increment-%d-step-' % (tmp_path, increment)
     if damaged:
         os.truncate('%s10/network.npz' % path, 1000)

@@ -18,8 +18,8 @@ from data import Fault, workers
 # Batches of 7 + 7 images, 36 and 43 steps: enough that a signal arrives while the workers still train.
 PAIR = ['--BATCH_SIZE=14', '--EPOCHS=20', '--CHECKPOINT_EPOCHS=2', '--CHECKPOINT_MINUTES=1000', '--WORKER_MINUTES=0.3']
 ERROR = "Graph execution error:\n\nDetected at node 'x':\n  File x\nNode: 'x'\n"
-DIFFERS = ': another worker has something else; all must have the same command, code, data, TensorFlow and MODEL_DIR'
-REMEDY = '; another worker may have ended or stands still, and its own output says why; fix that and start all workers again'
+DIFFERS = ': another worker has another value; all must have the same command, code, data, TensorFlow and MODEL_DIR'
+REMEDY = '; another worker may have stopped or may hang, and its output gives the reason; fix it and start all workers again'
 
 
 def free():
