@@ -71,7 +71,9 @@ class Log:
 def _is_cut_off(path):
     """Whether a log ends in the middle of a line, as after a full disk."""
     with open(path, 'rb') as file:
-        return file.read()[-1:] not in (b'', b'\n')
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        return size > 0 and file.read(1) != b'\n'
 
 
 class Meter:
