@@ -55,7 +55,7 @@ def inputs(now, s, first_step, devices):
     made.train_batches = tf.data.make_initializable_iterator(training_batches(
         made.paths, made.labels, now, s, first_step * s.BATCH_SIZE, devices))
     made.evaluation_batches = tf.data.make_initializable_iterator(evaluation_batches(made.paths, made.labels, s, devices))
-    clock = (lambda: tf.constant(np.nan, tf.float64)) if s.DETERMINISTIC else tf.timestamp  # it forbids reading the clock
+    clock = (lambda: tf.constant(np.nan, tf.float64)) if s.DETERMINISTIC else tf.timestamp  # it forbids clocks
     began = clock()
     with tf.control_dependencies([began]):
         made.train_batch = made.train_batches.get_next()
@@ -197,5 +197,5 @@ def denormalised(image, s):
 
 def _batched(dataset, load, s, devices):
     threads = tf.data.experimental.AUTOTUNE
-    load = tf.autograph.experimental.do_not_convert(load)  # it would take a quarter of the time to build a graph
+    load = tf.autograph.experimental.do_not_convert(load)  # converting takes a quarter of the time to build a graph
     return dataset.map(load, threads).batch(devices.part(s.BATCH_SIZE)).prefetch(threads)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import exemplar
-from data import batches, devices
+from data import batches, devices, images
 
 MEANS = np.array([123.68, 116.78, 103.94])
 
@@ -114,6 +114,18 @@ def test_part_of_a_jpeg_is_as_good_as_all_of_it(mode, quality, subsampling, tmp_
             part, all_of_it = session.run(both, {draw: one})
             difference = np.abs(part - all_of_it)
             assert difference.mean() < 1e-3 and difference.max() < 0.05, one
+
+
+@pytest.mark.parametrize('mode, expected', [('CMYK', (10, 200, 90)), ('L', (131, 131, 131))])
+def test_jpegs_that_are_not_rgb(mode, expected, tmp_path):
+    """ImageNet has some in CMYK and in grey, which is 0.299 * 10 + 0.587 * 200 + 0.114 * 90 here."""
+    path = str(tmp_path / 'image.JPEG')
+    PIL.Image.new('RGB', (30, 40), (10, 200, 90)).convert(mode).save(path, quality=95)
+    with open(path, 'rb') as file:
+        assert PIL.Image.open(file).mode == mode
+    assert images.broken([path.encode()], decode_all=True) == {}
+    pixels, _ = run(lambda: tf.data.make_one_shot_iterator(batches.evaluation_batches([path], [0], settings())).get_next())
+    np.testing.assert_allclose(pixels[0], np.broadcast_to(expected - MEANS, (11, 11, 3)), atol=3)
 
 
 def epochs(seed=1, increment=0, count=3):
