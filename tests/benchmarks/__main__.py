@@ -1,4 +1,4 @@
-"""Times what the tests do not assert, and prints ratios of interleaved runs.
+"""Times what the tests do not assert, and prints ratios of processor time, of interleaved runs.
 
     python tests/benchmarks IMAGES
 
@@ -6,7 +6,6 @@ IMAGES is a folder of JPEG files, best as large as ImageNet's. It takes some min
 """
 import glob
 import os
-import resource
 import sys
 import time
 import types
@@ -34,28 +33,19 @@ def settings(**values):
     return types.SimpleNamespace(**dict(vars(s), **values))
 
 
-def report(what, ratios):
-    print('| %s | %.2f | %.2f .. %.2f |' % (what, np.median(ratios), np.min(ratios), np.max(ratios)), flush=True)
+def compare(what, rounds, one, other):
+    """Runs two functions in turn, after a first round that does not count, and prints the ratio of their processor times.
 
-
-def compare(what, rounds, one, other, clock=0):
-    """Runs two functions in turn, after a first round that does not count, and reports the ratio of their seconds.
-
-    Args: clock: int, which seconds are compared: 0, the wall's; 1, the processor's.
-
-    Returns: float array [rounds, 2 functions, 2 clocks], seconds.
+    Wall time says less on few processors: short runs sometimes get only one of two.
     """
-    taken = []
+    ratios = []
     for _ in range(rounds + 1):
-        taken.append([])
+        times = [time.process_time()]
         for function in (one, other):
-            before, began = resource.getrusage(resource.RUSAGE_SELF), time.time()
             function()
-            after = resource.getrusage(resource.RUSAGE_SELF)
-            taken[-1].append((time.time() - began, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime))
-    taken = np.array(taken[1:])
-    report(what, taken[:, 0, clock] / taken[:, 1, clock])
-    return taken
+            times.append(time.process_time())
+        ratios.append((times[1] - times[0]) / (times[2] - times[1]))
+    print('| %s | %.2f | %.2f .. %.2f |' % (what, np.median(ratios[1:]), min(ratios[1:]), max(ratios[1:])), flush=True)
 
 
 def trainer(s, paths=None):
@@ -106,12 +96,9 @@ def reading_and_training(paths):
     draws = np.column_stack([random.randint(256, 513, len(many)), random.random_sample((len(many), 3))])
     whole = reader(lambda path, draw: plain(path, draw, s), many, draws)
     part = reader(lambda path, draw: batches.augmented(lambda window: batches.of_file(path, window), draw, s), many, draws)
-    reading = compare('Input: images per processor second, ours / all of the image decoded and resized', 7,
-                      whole, part, clock=1)
-    training = compare('ResNet-18 at 224 px, training step: with reading its images / from one batch in memory', 5,
-                       trainer(s, np.tile(paths, 20)), trainer(s))
-    seconds_per_batch = np.median(reading[:, 1, 1]) / len(many) * BATCH
-    report('.. processor time of reading a batch / of training on it', seconds_per_batch * STEPS / training[:, 1, 1])
+    compare('Input: all of the image decoded and resized / only what the crop needs', 7, whole, part)
+    compare('ResNet-18 at 224 px, training step: with reading its images / from one batch in memory', 5,
+            trainer(s, np.tile(paths, 20)), trainer(s))
 
 
 def mixed_precision():
@@ -125,6 +112,6 @@ if __name__ == '__main__':
     if len(sys.argv) != 2 or not os.path.isdir(sys.argv[1]):
         sys.exit(__doc__)
     files = np.array([os.fsencode(path) for path in sorted(glob.glob(os.path.join(sys.argv[1], '*.[jJ][pP]*[gG]')))], object)
-    print('| Ratio, TensorFlow %s | median | range |\n|---|---:|---:|' % tf.__version__)
+    print('| Ratio of processor time, TensorFlow %s | median | range |\n|---|---:|---:|' % tf.__version__)
     reading_and_training(files)
     mixed_precision()
