@@ -134,10 +134,10 @@ RECIPES['celeb10000'] = dict(                   # MS-Celeb-1M [P, section 6]; wh
     CLASSES_PER_INCREMENT=1000,
     MEMORY_SIZE=50000,
     HEADLINE='top1')
-RECIPES['cifar100'] = dict(                     # [P, section 6]
+RECIPES['cifar100'] = dict(                     # [P, section 6]; the class order: the authors, issue 6 of their repository
     IMAGENET,
     DATA_DIR='data/dataCIFAR100',
-    CLASS_ORDER='icarl',                        # as the authors say in issue 6 of their repository
+    CLASS_ORDER='icarl',
     FIRST_INCREMENT_CLASSES=20,
     CLASSES_PER_INCREMENT=20,
     RESNET_DEPTH=32,

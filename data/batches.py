@@ -4,7 +4,7 @@ All randomness is drawn in NumPy as a function of (seed, increment, epoch) and t
 order and augmentation do not depend on TensorFlow's version, on threads, or on where a run was resumed.
 
 Of a JPEG, only the rectangle that the crop needs is decoded (with PADDING the whole image), and only the crop is resized. Apart
-from rounding, this gives the pixels of the whole image resized and cropped, for two thirds to three quarters of the work.
+from rounding, this gives the pixels of the whole image resized and cropped, for about three quarters of the work.
 """
 import types
 

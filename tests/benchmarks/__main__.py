@@ -25,12 +25,12 @@ from data.devices import ONE, precision, set_up
 
 BATCH = 32
 STEPS = 3  # of one call
+IMAGENET = ['--DATASET=imagenet100', '--BATCH_SIZE=%d' % BATCH]
 
 
-def settings(**values):
-    """The settings of ImageNet-100 with batches of 32."""
-    (s, _), = main.settings.read(vars(main), main.RECIPES, ['--DATASET=imagenet100', '--BATCH_SIZE=%d' % BATCH])
-    return types.SimpleNamespace(**dict(vars(s), **values))
+def settings(*overrides):
+    (s, _), = main.settings.read(vars(main), main.RECIPES, list(overrides))
+    return s
 
 
 def compare(what, rounds, one, other):
@@ -54,8 +54,8 @@ def trainer(s, paths=None):
     with ONE.graph():
         original = batches.training_batches
         if paths is None:
-            pixels = np.random.RandomState(0).normal(0, 60, (BATCH, s.IMAGE_SIZE, s.IMAGE_SIZE, 3)).astype(np.float32)
-            batch = tf.constant(pixels), tf.range(BATCH) % 20
+            pixels = np.random.RandomState(0).normal(0, 60, (s.BATCH_SIZE, s.IMAGE_SIZE, s.IMAGE_SIZE, 3)).astype(np.float32)
+            batch = tf.constant(pixels), tf.range(s.BATCH_SIZE) % 20
             batches.training_batches = lambda *_: tf.data.Dataset.from_tensors(batch).repeat()
         model = main.build(s, plan, plan[1]._replace(train=len(paths) if paths is not None else 1), [bic_layer.IDENTITY])
         batches.training_batches = original
@@ -69,7 +69,7 @@ def trainer(s, paths=None):
     def train():
         session.run(model.train_batches.initializer, feed)
         for _ in range(STEPS):
-            session.run(model.losses, {model.rate: 0.01, model.count: BATCH})
+            session.run(model.losses, {model.rate: 0.01, model.count: s.BATCH_SIZE})
         session.run(model.train_batches.initializer, feed)  # stops prefetching, which would slow down what is measured next
     return train
 
@@ -92,7 +92,7 @@ def reader(load, paths, draws):
 
 
 def reading_and_training(paths):
-    s, random, many = settings(), np.random.RandomState(0), np.tile(paths, -(-640 // len(paths)))
+    s, random, many = settings(*IMAGENET), np.random.RandomState(0), np.tile(paths, -(-640 // len(paths)))
     draws = np.column_stack([random.randint(256, 513, len(many)), random.random_sample((len(many), 3))])
     whole = reader(lambda path, draw: plain(path, draw, s), many, draws)
     part = reader(lambda path, draw: batches.augmented(lambda window: batches.of_file(path, window), draw, s), many, draws)
@@ -102,13 +102,14 @@ def reading_and_training(paths):
 
 
 def mixed_precision():
-    for size in (224, 32):
-        made = [settings(MIXED_PRECISION=mixed, IMAGE_SIZE=size) for mixed in (False, True)]
-        compare('ResNet-18 at %d px, training step: float32 / %s' % (size, precision(made[1])), 5, *map(trainer, made))
+    for what, overrides in (('ResNet-18 at 224 px', IMAGENET), ('ResNet-32 of `cifar100`', ['--DATASET=cifar100']),
+                            ('ResNet-18 of `digits`', ['--DATASET=digits'])):
+        made = [settings(*overrides, '--MIXED_PRECISION=%s' % mixed) for mixed in (False, True)]
+        compare('%s, training step: float32 / %s' % (what, precision(made[1])), 5, *map(trainer, made))
 
 
 if __name__ == '__main__':
-    set_up(settings())
+    set_up(settings(*IMAGENET))
     if len(sys.argv) != 2 or not os.path.isdir(sys.argv[1]):
         sys.exit(__doc__)
     files = np.array([os.fsencode(path) for path in sorted(glob.glob(os.path.join(sys.argv[1], '*.[jJ][pP]*[gG]')))], object)
