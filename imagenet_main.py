@@ -209,8 +209,9 @@ def execute(run):
     run.take_first_increment()
     if s.PLAN_ONLY:
         return run.rows
-    run.export()
-    if not run.finished:
+    if run.finished:
+        run.export()
+    else:
         set_up(s)
         with run.opened():
             learn(s, run, run.data, run.devices)
@@ -444,6 +445,7 @@ def update_memory(s, session, model, run, now):
 
 if __name__ == '__main__':
     like_ctrl_c()
+    sys.stdout.reconfigure(errors='backslashreplace')  # class names in any language, on terminals in any
     try:
         main(sys.argv[1:])
     except Fault as fault:

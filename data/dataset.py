@@ -69,7 +69,7 @@ class Dataset:
                 for name, train, held, test in zip(self.names, digests, self.held, self.test)]
 
 
-def read(s, faults, prepared, known=NEW):
+def read(s, faults, prepared, known=NEW, seen=None):
     """Reads the lists, draws class order and hold-out, and plans the increments.
 
     On resume, class order, hold-out and test images come from the checkpoint. New class folders arrive together in one more
@@ -81,6 +81,7 @@ def read(s, faults, prepared, known=NEW):
         prepared: dict from a folder to the module that writes it if it is missing.
         known: dict with the keys of NEW: sizes, number of classes of each planned increment; classes, from `Dataset.classes`;
             exemplars, for each learnt class a list of relative paths in order of choice.
+        seen: dict that keeps what was read, for the next run on the same images: opening all of ImageNet takes minutes.
 
     Returns:
         data: Dataset. exemplars: list of int arrays, by label, of the learnt classes.
@@ -89,11 +90,16 @@ def read(s, faults, prepared, known=NEW):
     """
     wrong, missing = list(faults.values()), _unwritable(s, faults)
     folder = os.path.normpath(str(s.DATA_DIR))
-    if not wrong + missing and folder in prepared and not os.path.exists(folder):
+    if folder in prepared and not os.path.exists(folder):
+        if wrong + missing:
+            raise Fault('\n'.join(wrong + missing))
         prepared[folder].prepare(folder)
     train, test, names, skipped = None, None, [], []
+    found = {} if seen is None else seen.setdefault((s.DATA_DIR, s.NUM_CLASSES, s.TEST_FRACTION), {})
     if not {'DATA_DIR', 'NUM_CLASSES', 'TEST_FRACTION'} & set(faults):
-        train, test, names, wrong_lists, missing_images, skipped = sources.read(s)
+        if 'lists' not in found:
+            found['lists'] = sources.read(s)
+        train, test, names, wrong_lists, missing_images, skipped = found['lists']
         wrong, missing = wrong + wrong_lists, missing + missing_images
     if not wrong:
         order, random, wrong = _order(s, names, [of_class['name'] for of_class in known['classes']])
@@ -102,9 +108,11 @@ def read(s, faults, prepared, known=NEW):
     if wrong:
         raise Fault('\n'.join(wrong + missing))
     if not missing:
+        if 'broken' not in found:
+            found['broken'] = images.broken(list(train.paths) + list(test.paths))
         remedy = 'fix it: this run may need it' if known['classes'] else 'fix or remove it'
         missing = ['%s: %s; %s' % (os.fsdecode(path), reason, remedy)
-                   for path, reason in images.broken(list(train.paths) + list(test.paths)).items()]
+                   for path, reason in found['broken'].items()]
     data = Dataset(s.DATA_DIR, [names[number] for number in order], np.concatenate([train.paths, test.paths]),
                    np.argsort(order)[np.concatenate([train.classes, test.classes])], skipped)
     exemplars = _divide(s, data, len(train.paths), sizes[0], random, known, missing)

@@ -127,26 +127,28 @@ def read(constants, recipes, arguments):
         the setting (or argument) to what is wrong with it, one line; with several runs, a Fault is raised instead.
     """
     given = {}
-    for argument in arguments:
-        name, _, text = argument[2:].partition('=')
+    for name, text in map(_override, arguments):
         if name in given:
             raise Fault('--%s: is given more than once' % sources.shown(name))
-        given[name] = text
+        if name:
+            given[name] = text
     lists = {name: list(dict.fromkeys(str(_parsed(value, SETTINGS[name].kind)) for value in text.split(',')))
              for name, text in given.items() if _is_list(name, text)}
     for name, text in given.items():
-        if name in lists and SETTINGS[name].kind is float and not re.search('[.e]', text):
+        if name in lists and SETTINGS[name].kind is float and not re.search('[.eE]', text):
             raise Fault('%s=%s: a fraction is written with a point; several values are written like 1.0,2.0'
                         % (name, sources.shown(text)))
     if not lists:
         return [_read_one(constants, recipes, arguments)]
     own_names = [*lists, 'MODEL_DIR', 'LOG_DIR']
-    common = [argument for argument in arguments if argument[2:].partition('=')[0] not in own_names]
+    common = [argument for argument in arguments if _override(argument)[0] not in own_names]
     runs, faults, trained_by = [], {}, {}
     for values in itertools.product(*lists.values()):
         own = ['%s=%s' % pair for pair in zip(lists, values)]
         folder = ','.join(sorted(own)).replace('/', '-')
-        own += ['%s=%s/%s' % (name, given.get(name, constants[name]), folder) for name in ('MODEL_DIR', 'LOG_DIR')]
+        for name in ('MODEL_DIR', 'LOG_DIR'):
+            path = given.get(name, constants[name])
+            own.append('%s=%s' % (name, path and '%s/%s' % (path, folder)))  # an empty one is a fault
         s, wrong = _read_one(constants, recipes, common + ['--' + argument for argument in own])
         faults.update(dict.fromkeys(wrong.values()))
         first = repr(sorted((name, value) for name, value in fixed(s).items() if SETTINGS[name].affects != LATER))
@@ -193,6 +195,8 @@ def _read_one(constants, recipes, arguments):
             faults[name] = '%s=%s: must be %s' % (name, given, SETTINGS[name].words)
     if not faults:
         _scale(values, recipe, overrides)
+        faults.update({name: '%s=%s, in proportion to IMAGE_SIZE: must be %s' % (name, values[name], SETTINGS[name].words)
+                       for name in ('RESIZE_SIDE_MIN', 'RESIZE_SIDE_MAX') if not _legal(SETTINGS[name], values[name])})
     s = types.SimpleNamespace(**values)
     if not {'NUM_CLASSES', 'FIRST_INCREMENT_CLASSES', 'CLASSES_PER_INCREMENT', 'MEMORY_SIZE', 'VAL_FRACTION'} & set(faults):
         if s.NUM_CLASSES:
@@ -214,12 +218,18 @@ def _scale(values, recipe, overrides):
         values['LR_DROP_EPOCHS'] = tuple(sorted(drop for drop in drops if 0 < drop < values['EPOCHS']))
 
 
+def _override(argument):
+    """Name and text of '--NAME=value', or None and '' of anything else."""
+    name, equals, text = argument.partition('=')
+    return (name[2:], text) if name.startswith('--') and equals else (None, '')
+
+
 def _overrides(arguments):
     """The values of '--NAME=value' by name, and what is wrong with these arguments, both dicts."""
     overrides, faults = {}, {}
     for argument in arguments:
-        name, equals, text = argument[2:].partition('=')
-        if not argument.startswith('--') or not equals:
+        name, text = _override(argument)
+        if not name:
             faults[argument] = '%s: an override is written --NAME=value; --help lists the names' % sources.shown(argument)
         elif name not in SETTINGS:
             near = difflib.get_close_matches(name.upper(), SETTINGS, 3)

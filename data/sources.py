@@ -8,6 +8,8 @@ import zlib
 
 import numpy as np
 
+import exemplar
+
 ENDINGS = (b'.jpg', b'.jpeg', b'.png', b'.bmp', b'.gif')  # of images in class folders, in upper or lower case
 
 Images = collections.namedtuple('Images', 'paths classes')
@@ -168,12 +170,13 @@ def _check_listed(paths, listing, wrong, missing):
 
 
 def _read_folders(folder, num_classes, test_fraction, wrong, skipped):
-    """train, test and names from train/<class>/* and val/<class>/* or, without train, from <class>/*. Adds faults to wrong.
+    """train, test and names from train/<class>/* and val/<class>/*, or else from <class>/*. Adds faults to wrong.
 
-    Classes are numbered in the sorted order of their names. Without train, `_divide` takes test_fraction of each class.
+    Classes are numbered in the sorted order of their names. From <class>/*, `_divide` takes test_fraction of each class.
     """
     parts = [os.path.join(folder, part) for part in ('train', 'val')]
-    parts = parts if os.path.isdir(parts[0]) else [folder]
+    if not os.path.isdir(parts[0]) or not os.path.isdir(parts[1]) and not _subfolders(parts[0]):  # `train` may be a class
+        parts = [folder]
     names = _subfolders(parts[0])
     if not os.path.isdir(parts[-1]):
         wrong.append('%s: no such folder beside %s; without a test set, put the class folders into %s itself'
@@ -223,7 +226,7 @@ def _list_class(folder, faults, skipped):
 def _divide(paths, name, test_fraction):
     """Splits a class into training and test images by checksums: when images come or go, nearly all others stay in their part."""
     order = sorted(paths, key=lambda path: (zlib.crc32(os.fsencode(name) + os.path.basename(path)), path))
-    count = max(1, int(test_fraction * len(paths)))
+    count = max(1, int(exemplar.exact(test_fraction) * len(paths)))
     return sorted(order[count:]), sorted(order[:count])
 
 

@@ -127,6 +127,12 @@ def read(path):
     return arrays, state
 
 
+def network(arrays):
+    """The arrays of a checkpoint after an increment, two dicts: the trained network, and what replaces parts of it in use."""
+    replaced = {name[len(LAST_LAYER):]: value for name, value in arrays.items() if name.startswith(LAST_LAYER)}
+    return {name: value for name, value in arrays.items() if not name.startswith(LAST_LAYER)}, replaced
+
+
 @contextlib.contextmanager
 def lock(folder, newest_path):
     """A context that keeps other runs out of a folder. The system releases the lock when this process ends, for any reason.

@@ -32,7 +32,7 @@ class Events:
         self.folder, self._steps_before, self._seen = folder, steps_before, seen
         # tf.summary.FileWriter writes in a thread: Ctrl-C at the wrong moment makes its close() wait for ever.
         name = 'events.out.tfevents.%010d.%s' % (time.time(), platform.node())
-        self._file = tf.io.TFRecordWriter(os.path.join(folder, name))
+        self._path, self._file = os.path.join(folder, name), None
         self._write(file_version='brain.Event:2')
         self._write(step=steps_before[increment] + step + 1, session_log=tf.SessionLog(status=tf.SessionLog.START))
 
@@ -73,6 +73,7 @@ class Events:
 
     def _write(self, **event):
         try:
+            self._file = self._file or tf.io.TFRecordWriter(self._path)
             self._file.write(tf.Event(wall_time=time.time(), **event).SerializeToString())
             self._file.flush()
         except tf.errors.OpError as error:

@@ -92,16 +92,15 @@ def predict(folder, path):
                     'run' % folder)
     num_seen, num_old = len(state['exemplars']), sum(state['sizes'][:len(state['results']) - 1])
     now = exemplar.Increment(len(state['results']) - 1, num_old, num_seen, *[0] * 6)
-    last_layer = {name: value for name, value in arrays.items() if name.startswith(checkpoint.LAST_LAYER)}
-    arrays.update({name[len(checkpoint.LAST_LAYER):]: value for name, value in last_layer.items()})
+    weights, last_layer = checkpoint.network(arrays)
     names, (paths, faults) = [of_class['name'] for of_class in state['classes']], _image_files(path)
     show, broken = log.Log(None), images.broken(paths)
     for line in damaged:
         show.text('[left_out] %s' % line)
     with tf.Graph().as_default(), batches.host_session() as session:
         try:
-            given, outputs = _network(session, types.SimpleNamespace(**state['settings']), now, names, arrays,
-                                      bic_layer.Fit(*state['fits'][-1]))
+            given, outputs = _network(session, types.SimpleNamespace(**state['settings']), now, names,
+                                      dict(weights, **last_layer), bic_layer.Fit(*state['fits'][-1]))
         except ValueError as error:
             raise Fault('%s: %s; restore it, or delete the checkpoint' % (where, error))
         show.text('[model]   dir=%s' % where)

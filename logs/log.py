@@ -5,7 +5,6 @@ import math
 import os
 import platform
 import subprocess
-import sys
 import time
 
 import numpy as np
@@ -31,11 +30,9 @@ class Log:
         self._file = open(path, 'a', encoding='utf-8', errors='backslashreplace') if path else None
         if self._file and _is_cut_off(path):
             self._file.write('\n')
-        if hasattr(sys.stdout, 'reconfigure'):
-            sys.stdout.reconfigure(errors='backslashreplace')  # class names in any language, on terminals in any
 
     def __call__(self, tag, **values):
-        """Writes one line: fractions, not percent, with fixed decimals; lists joined by commas; no spaces in values."""
+        """Writes one line: fractions, not percent, with fixed decimals; lists joined by commas."""
         pairs = ['%s=%s' % (key, tables.text(key, value)) for key, value in values.items()]
         self.text(' '.join(['%-9s' % ('[%s]' % tag)] + pairs + [time.strftime('time=%Y-%m-%dT%H:%M:%S')]))
         if self.events:
@@ -164,19 +161,29 @@ def _opened(run):
     s, path = run.s, run.log_path
     if s.PLAN_ONLY or not run.devices.chief:
         return Log(None, silent=not run.devices.chief)
-    if not path or os.path.dirname(path) != os.path.normpath(s.LOG_DIR) or not os.path.isfile(path):
-        path = os.path.join(os.path.normpath(s.LOG_DIR), 'log-%s-%s' % (s.DATASET, time.strftime('%Y%m%d-%H%M%S')))
-        while os.path.exists(path):  # of a run that began in the same second
-            path += '-2'
     folder, name = os.path.split(path)
     trained = [row['train'] for row in run.rows] + [now.train for now in run.plan[run.done:]]
     steps = [settings.num_steps(s, now._replace(train=count)) for now, count in zip(run.plan, trained)]
     try:
+        if not name or folder != os.path.normpath(s.LOG_DIR) or not os.path.isfile(path):
+            folder, name = os.path.normpath(s.LOG_DIR), 'log-%s-%s' % (s.DATASET, time.strftime('%Y%m%d-%H%M%S'))
+            name = _new(folder, name)
         beside = os.path.join(folder, 'run' + name[len('log'):])
         os.makedirs(beside, exist_ok=True)
-        write = Log(path)
+        write = Log(os.path.join(folder, name))
         write.events = events.Events(beside, [sum(steps[:k]) for k in range(len(steps))],
                                      [now.num_seen for now in run.plan], run.done, run.step)
     except OSError as error:
         raise Fault('%s: cannot be made (%s)' % (error.filename, error.strerror))
     return write
+
+
+def _new(folder, name):
+    """Makes the folder run-<..> of a new log, and returns the log's name: longer if a run began in the same second."""
+    os.makedirs(folder, exist_ok=True)
+    while True:
+        try:
+            os.mkdir(os.path.join(folder, 'run' + name[len('log'):]))
+            return name
+        except FileExistsError:
+            name += '-2'

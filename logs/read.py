@@ -8,7 +8,7 @@ A run is a dict:
     steps       dict from increment to the steps of its training
     drops       dict from increment to the steps, counted from 0, after which its learning rate drops; from [plan] lines
     matrix      dict from (increment, correction) to list of float, accuracy on the classes of each increment
-    confusion   dict from (increment, correction) to int array [true increment, predicted increment], images
+    confusion   dict from (increment, correction) to float array [true increment, predicted increment], images
     predictions dict from increment to int array [images, 3]: class, prediction before and after the correction
     names       list of str, the classes by label, as far as they are known
 """
@@ -161,7 +161,8 @@ def _own(path, text, say):
 
 
 def _values(tag, text):
-    values = dict(_PAIR.findall(text))
+    text, _, folder = (' ' + text).partition(' dir=')  # the last value but the time; the only one that may have spaces
+    values = dict(_PAIR.findall(text), **({'dir': re.sub(r'\s+time=\S*$', '', folder.rstrip())} if folder else {}))
     missing = [key for key in _NEEDS[tag].split() if not values.get(key)]
     if missing:
         raise ValueError('without %s' % ', '.join(missing))

@@ -1,6 +1,7 @@
 """A run: what is done so far, where it continues, saving and stopping."""
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -26,7 +27,7 @@ NEW = dict(dataset.NEW, settings={}, fits=[], results=[], matrix=[], hours=0.0, 
 class Run:
     """One run, new or resumed from its newest checkpoint.
 
-    Args: s, faults: from `settings.read`. prepared: dict, see `dataset.read`. on: devices.Devices.
+    Args: s, faults: from `settings.read`. prepared, seen: dicts, see `dataset.read`. on: devices.Devices.
 
     Attributes:
         asked: bool, whether a signal has asked the training to stop.
@@ -40,14 +41,14 @@ class Run:
         log: log.Log, in `opened`. log_path: str.
     """
 
-    def __init__(self, s, faults, prepared, on):
+    def __init__(self, s, faults, prepared, on, seen=None):
         self.s, self.devices, self.log, self.asked = s, on, None, False
         self.folder = '%s/%s' % (s.MODEL_DIR, s.DATASET)
         arrays, state, self.resumed, self.damaged = checkpoint.newest(self.folder) if not faults else (None, None, None, [])
         if self.resumed:
             faults = settings.changes(s, state['settings'], self.resumed)
         state = state or NEW
-        self.data, self.exemplars, self.plan, self.missing = dataset.read(s, faults, prepared, state)
+        self.data, self.exemplars, self.plan, self.missing = dataset.read(s, faults, prepared, state, seen)
         self._classes = self.data.classes(state)
         self._take(arrays, state)
 
@@ -85,9 +86,7 @@ class Run:
         if self.step:
             self._arrays = arrays
         elif arrays:
-            prefix = checkpoint.LAST_LAYER
-            self.weights = {name: value for name, value in arrays.items() if not name.startswith(prefix)}
-            self._last_layer = {name[len(prefix):]: value for name, value in arrays.items() if name.startswith(prefix)}
+            self.weights, self._last_layer = checkpoint.network(arrays)
 
     def take_first_increment(self):
         """Takes the first network of the run in FIRST_INCREMENT_FROM, if set, as if this run had just trained it.
@@ -122,6 +121,7 @@ class Run:
             self.log = log.begin(self)
             self.log_path = self.log.path or ''
             try:
+                self._export()
                 yield
             finally:
                 self.log.close()
@@ -249,13 +249,22 @@ class Run:
         # If this increment was trained before and its checkpoint was damaged, an old model is still there.
         shutil.rmtree(export.path_of(self.folder, now.increment), ignore_errors=True)
         self.save(now, dict(self.weights, **{checkpoint.LAST_LAYER + name: value for name, value in self._last_layer.items()}))
-        self.export()
+        self._export()
 
-    def export(self):
+    def _export(self):
         """Writes the model of the last increment if it is missing. The checkpoint comes first: a failure loses no training."""
-        if self.weights and self.devices.chief and not os.path.isdir(export.path_of(self.folder, self.done - 1)):
+        if self._lacks_model():
             export.write(self.folder, self.s, self.plan[self.done - 1], self.data.names, dict(self.weights, **self._last_layer),
                          self.fits[-1])
+
+    def export(self):
+        """Writes the model of a finished run if it is missing."""
+        if self._lacks_model():
+            with checkpoint.lock(self.folder, self.resumed):
+                self._export()
+
+    def _lacks_model(self):
+        return self.weights and self.devices.chief and not os.path.isdir(export.path_of(self.folder, self.done - 1))
 
 
 def compare(each, prepared, on, execute):
@@ -267,7 +276,8 @@ def compare(each, prepared, on, execute):
 
     Raises: Fault: one of the runs cannot begin; then none begins. KeyboardInterrupt: with the name of the run.
     """
-    runs = [Run(s, faults, prepared, on) for s, faults in each]
+    seen = {}
+    runs = [Run(s, faults, prepared, on, seen) for s, faults in each]
     for run in runs:
         run.check()
     compared, began, done, to_do = [], time.time(), 0, sum(run.steps_left for run in runs)
@@ -290,7 +300,7 @@ def compare(each, prepared, on, execute):
         compared.append((vars(s), rows))
     if all(rows for _, rows in compared) and on.chief:
         print('\n%s\n\n%s\n\nPictures: python -m logs.report %s/*=*/log-*' % (
-            tables.comparison(compared, each[0][0].HEADLINE), tables.SPREAD, os.path.dirname(each[0][0].LOG_DIR)))
+            tables.comparison(compared, each[0][0].HEADLINE), tables.SPREAD, shlex.quote(os.path.dirname(each[0][0].LOG_DIR))))
     return [rows for _, rows in compared]
 
 

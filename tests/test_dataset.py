@@ -167,7 +167,18 @@ def test_all_that_is_wrong_with_a_run_is_told(folder, tmp_path):
         common.read(settings_of(folder, CLASS_ORDER='none'))
     with pytest.raises(Fault, match='mistyped: no such folder; data/README.md says'):  # only the recipe's own folder is prepared
         dataset.read(settings_of(tmp_path / 'mistyped'), {}, {str(tmp_path / 'digits'): prepare_digits})
+    with pytest.raises(Fault, match='^SEED=x$'):  # a folder that the recipe will prepare is no fault
+        dataset.read(settings_of(tmp_path / 'digits'), {'SEED': 'SEED=x'}, {str(tmp_path / 'digits'): prepare_digits})
     assert sorted(os.listdir(str(tmp_path))) == ['file', 'images']
+
+
+def test_runs_on_the_same_images_open_them_once(folder, monkeypatch):
+    opened, seen = common.recorded(monkeypatch, dataset.images, 'broken'), {}
+    each = [settings_of(folder, **more) for more in (dict(SEED=1), dict(SEED=2), dict(TEST_FRACTION=0.5))]
+    found = [dataset.read(s, {}, {}, seen=seen)[0] for s in each]
+    assert len(opened) == 2  # another TEST_FRACTION divides them anew
+    for s, data in zip(each, found):
+        assert list(map(list, data.test)) == list(map(list, common.read(s)[0].test))
 
 
 # Images of each batch, of the last one (0: as the others), devices; and the values per device where they are too few, or None.

@@ -183,6 +183,13 @@ def test_a_model_that_could_not_be_written_comes_at_the_next_start(handful, tmp_
     trained = common.recorded(monkeypatch, imagenet_main, 'train_classifier')
     common.run_main(handful, tmp_path)
     assert sorted(os.listdir(str(place))) == ['0', '1'] and [call['now'].increment for call in trained] == [1]
+    shutil.rmtree(str(place))
+    with checkpoint.lock(str(place.parent), str(place.parent / 'increment-1')):
+        with pytest.raises(Fault, match='another run is writing there'):  # and perhaps that very model
+            common.run_main(handful, tmp_path)
+    assert not place.exists()
+    common.run_main(handful, tmp_path)
+    assert os.listdir(str(place)) == ['1']
 
 
 def command(run, path, *more):

@@ -9,7 +9,7 @@ import pytest
 
 import imagenet_main
 from data import Fault
-from logs import log, tables
+from logs import events, log, tables
 
 
 def test_lines(tmp_path, capsys, monkeypatch):
@@ -49,6 +49,17 @@ def test_a_log_that_cannot_be_written(path, name, reason, tmp_path, monkeypatch)
             patch.setattr('sys.stdout', io.TextIOWrapper(open('/dev/full', 'wb', 0), write_through=True))
         write.text('a line')
     assert str(fault.value) == '%s: cannot be written (%s); the same command resumes from the last checkpoint' % (name, reason)
+
+
+def test_no_event_file_can_be_made(tmp_path):
+    (tmp_path / 'run').write_text('')
+    with pytest.raises(Fault, match='run: cannot be written .*; the same command resumes from the last checkpoint'):
+        events.Events(str(tmp_path / 'run'), [0], [2], 0, 0)
+
+
+def test_two_runs_begin_in_the_same_second(tmp_path):
+    assert [log._new(str(tmp_path / 'logs'), 'log-x') for _ in range(3)] == ['log-x', 'log-x-2', 'log-x-2-2']
+    assert sorted(os.listdir(str(tmp_path / 'logs'))) == ['run-x', 'run-x-2', 'run-x-2-2']
 
 
 @pytest.mark.parametrize('more, notes', [

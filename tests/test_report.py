@@ -174,6 +174,8 @@ def test_pictures_show_the_logs_numbers(tmp_path):
     lines = drawn(draw.accuracy([run]).axes[0])
     assert lines['after correction'] == [[20, 40], [90, 70]] and lines['nearest mean of exemplars'] == [[20, 40], [60, 60]]
     assert lines['published (BiC)'] == [[20, 40, 60, 80, 100], [84.00, 74.69, 67.93, 61.25, 56.69]]
+    (other,), _, _ = runs(tmp_path, other=log(dataset='imagenet100').replace('HEADLINE=top1', 'HEADLINE=top5'))
+    assert 'published (BiC)' not in drawn(draw.accuracy([other]).axes[0])  # it is of increments of ten classes
     assert drawn(draw.bias([run]).axes[0])['bic'] == [[0, 1], [1, 0.75]]
     lines = drawn(draw.new_classes([run]).axes[0])  # of 20 images: 6 + 9 before, 2 + 7 after, 10 are of them
     assert lines == {'before correction': [[1], [75]], 'after correction': [[1], [45]], 'true share': [[1], [50]]}
@@ -259,6 +261,9 @@ def test_a_resumed_run(tmp_path):
     (run,), useless, said = runs(tmp_path, both=first + again + tail)
     assert not said and not useless and [row['top1'] for row in run['rows']] == [0.9, 0.7] and run['drops'] == {0: [5], 1: [5]}
     assert [(line['increment'], line['step']) for line in run['train']] == [(0, 4), (0, 8), (1, 4), (1, 8)]
+    (run,), _, said = runs(tmp_path, **{'a folder': (first + again + tail).replace('dir=model/', 'dir=a lr=1 b/').replace(
+        '/increment-0\n', '/increment-0 time=2026-11-25T21:41:46\n')})
+    assert not said and [row['top1'] for row in run['rows']] == [0.9, 0.7]
     (run,), _, said = runs(tmp_path, b=again + tail)
     assert 'b: continues a run whose beginning is not in this file' in said and [row['increment'] for row in run['rows']] == [1]
 

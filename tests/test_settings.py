@@ -48,6 +48,9 @@ def test_recipes_are_complete_legal_and_explained(dataset):
 
 
 @pytest.mark.parametrize('argument, message', [
+    ('--SEED', '--SEED: an override is written --NAME=value'),
+    ('\u2013\u2013SEED=1,2', '\u2013\u2013SEED=1,2: an override is written --NAME=value'),  # dashes that word processors make
+    ('--IMAGE_SIZE=9000', 'RESIZE_SIDE_MAX=10688, in proportion to IMAGE_SIZE: must be a whole number from 1 to 10000'),
     ('--DATASET=digit', 'DATASET=digit: no such dataset; there is a recipe for celeb10000, cifar100, digits, folder'),
     ('--EPOCH=3', '--EPOCH: no such setting; near it: EPOCHS'),
     ('--memory_size=3', '--memory_size: no such setting; near it: MEMORY_SIZE'),
@@ -90,6 +93,8 @@ def test_faults_are_reported_together():
         read('--EPOCHS=0', '--NO_SUCH=1', '--BATCH_SIZE=x', 'stray', '--RESIZE_SIDE_MIN=1', '--CLASSES_PER_INCREMENT=3',
              '--TEMPERATURE=0')
     assert len(str(fault.value).split('\n')) == 7
+    with pytest.raises(Fault, match='^--SEED: an override .*\n1: an override .*\n--EPOCHS: an override .*\n2: an override '):
+        read('--SEED', '1', '--EPOCHS', '2')
     with pytest.raises(Fault, match='^--SEED: is given more than once$'):
         read('--SEED=1', '--SEED=1,2')
     with pytest.raises(Fault, match="SEED='1': must be a whole number .*\nLOG_STEPS='often': must be a whole number"):
@@ -118,6 +123,9 @@ def test_lists_of_values_are_several_runs(tmp_path, monkeypatch):
     with pytest.raises(Fault) as fault:
         read('--SEED=1,x,2', '--EPOCHS=0')  # a fault of several runs is one line
     assert sorted(line.split(':')[0] for line in str(fault.value).split('\n')) == ['EPOCHS=0', 'SEED=x']
+    with pytest.raises(Fault, match='^MODEL_DIR=: must be .*, and not empty$'):  # not the root folder
+        read('--MODEL_DIR=', '--SEED=1,2')
+    assert [s.LEARNING_RATE for s in read('--LEARNING_RATE=1E-2,1E-3')] == [0.01, 0.001]
     monkeypatch.chdir(str(tmp_path))
     assert [s.CLASS_ORDER for s in read('--CLASS_ORDER=sorted,icarl')] == ['sorted', 'icarl']
     (tmp_path / 'sorted,icarl').write_text('')

@@ -132,13 +132,13 @@ def test_class_folders(folders):
 
 
 def test_one_folder_is_divided(tmp_path):
-    counts = {'x': 20, 'y': 7, 'z': 3}
+    counts = {'train': 7, 'x': 20, 'z': 3}  # a class may be called train
     everything = ['%s/%02d.jpg' % (name, i) for name in counts for i in range(counts[name])]
     make(tmp_path, *everything)
     train, test, _, wrong, _, _ = listed(tmp_path, 0)
-    assert wrong == [] and list(train.classes) == [0] * 15 + [1] * 6 + [2] * 2 and list(test.classes) == [0] * 5 + [1] + [2]
+    assert wrong == [] and list(train.classes) == [0] * 6 + [1] * 15 + [2] * 2 and list(test.classes) == [0] + [1] * 5 + [2]
     assert sorted(relative(tmp_path, train) + relative(tmp_path, test)) == everything
-    assert relative(tmp_path, test)[:5] == ['x/%02d.jpg' % i for i in (0, 1, 9, 14, 15)]  # the least CRC-32 of 'x' + name
+    assert relative(tmp_path, test)[1:6] == ['x/%02d.jpg' % i for i in (0, 1, 9, 14, 15)]  # the least CRC-32 of 'x' + name
     make(tmp_path, *('a new class/%d.jpg' % i for i in range(4)))
     assert relative(tmp_path, listed(tmp_path, 0)[1])[1:] == relative(tmp_path, test)  # the other classes' stay
 
@@ -166,9 +166,9 @@ def test_too_few_folders(tmp_path):
     (tmp_path / 'only').mkdir()
     few = 'at least two class folders must be there; number found: '
     assert faults(tmp_path, 2) == ['%s: %s1' % (tmp_path, few), '%s: has 1 class folders, and NUM_CLASSES=2' % tmp_path]
-    (tmp_path / 'train').mkdir()
+    (tmp_path / 'train' / 'only').mkdir(parents=True)
     no_val = 'val: no such folder beside train; without a test set, put the class folders into %s itself' % tmp_path
-    assert faults(tmp_path, 0) == [no_val, 'train: %s0' % few]
+    assert faults(tmp_path, 0) == [no_val, 'train: %s1' % few]
 
 
 def test_a_folder_that_cannot_be_read(folders, monkeypatch):
