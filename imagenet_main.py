@@ -445,7 +445,8 @@ def update_memory(s, session, model, run, now):
 
 if __name__ == '__main__':
     like_ctrl_c()
-    sys.stdout.reconfigure(errors='backslashreplace')  # class names in any language, on terminals in any
+    if sys.stdout:  # None if it is closed
+        sys.stdout.reconfigure(errors='backslashreplace')  # class names in any language, on terminals in any
     try:
         main(sys.argv[1:])
     except Fault as fault:

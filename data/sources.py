@@ -175,7 +175,7 @@ def _read_folders(folder, num_classes, test_fraction, wrong, skipped):
     Classes are numbered in the sorted order of their names. From <class>/*, `_divide` takes test_fraction of each class.
     """
     parts = [os.path.join(folder, part) for part in ('train', 'val')]
-    if not os.path.isdir(parts[0]) or not os.path.isdir(parts[1]) and not _subfolders(parts[0]):  # `train` may be a class
+    if not os.path.isdir(parts[0]) or _is_class(*parts):
         parts = [folder]
     names = _subfolders(parts[0])
     if not os.path.isdir(parts[-1]):
@@ -201,6 +201,12 @@ def _read_folders(folder, num_classes, test_fraction, wrong, skipped):
             classes[part].extend([number] * len(images))
     report(wrong, faults)
     return _images(paths[0], classes[0]), _images(paths[1], classes[1]), names
+
+
+def _is_class(train, val):
+    """Whether the folder train is a class: it has images alone, and there are other classes beside it."""
+    beside = set(_subfolders(os.path.dirname(train))) - {'train', 'test'}
+    return bool(beside) and not os.path.isdir(val) and not _subfolders(train)
 
 
 def _subfolders(folder):

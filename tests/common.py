@@ -66,9 +66,9 @@ def tar(files, change=(), mode='w'):
     return out.getvalue()
 
 
-def listed(folder, num_classes=3):
+def listed(folder, num_classes=3, test_fraction=0.25):
     """What `sources.read` finds there."""
-    return sources.read(types.SimpleNamespace(DATA_DIR=str(folder), NUM_CLASSES=num_classes, TEST_FRACTION=0.25))
+    return sources.read(types.SimpleNamespace(DATA_DIR=str(folder), NUM_CLASSES=num_classes, TEST_FRACTION=test_fraction))
 
 
 def recorded(monkeypatch, module, name):

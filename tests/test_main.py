@@ -270,6 +270,16 @@ def test_the_program_ends_with_the_message_alone(tmp_path, capsys):
     assert "\n--EPOCHS=3\n    passes over an increment's training set\n" in capsys.readouterr().out
 
 
+def test_any_standard_output(digits, tmp_path):
+    """A terminal that knows ASCII alone; none at all."""
+    data = common.class_folders(digits, tmp_path, {'\u00e9': 0, 'b': 1})
+    given = common.FOLDERS + ['--CLASSES_PER_INCREMENT=0', '--CLASS_ORDER=sorted', '--PLAN_ONLY=True']
+    one = common.started(data, tmp_path, *given, env=dict(os.environ, PYTHONIOENCODING='ascii'))
+    assert 'test=9 name=\\xe9\n' in one.communicate()[0] and one.returncode == 0
+    none = common.started(data, tmp_path, *given, preexec_fn=lambda: os.close(1))
+    assert none.communicate()[0] == '' and none.returncode == 0
+
+
 @pytest.mark.parametrize('fails, status, message', [
     ("raise ImportError('Traceback:\\nImportError: lib.so: no such file\\nSee https://..')", 1, 'lib.so: no such file'),
     ('raise MemoryError', 1, 'out of memory'), ('import os; os.kill(os.getpid(), 2)', -signal.SIGINT, None)])

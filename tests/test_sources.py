@@ -143,6 +143,12 @@ def test_one_folder_is_divided(tmp_path):
     assert relative(tmp_path, listed(tmp_path, 0)[1])[1:] == relative(tmp_path, test)  # the other classes' stay
 
 
+def test_test_fraction_is_exact(tmp_path):
+    """0.58 * 50 is 28.999999999999996 with floats."""
+    make(tmp_path, *('%s/%02d.jpg' % (name, i) for name in 'xy' for i in range(50)))
+    assert list(listed(tmp_path, 0, 0.58)[1].classes) == [0] * 29 + [1] * 29
+
+
 @pytest.mark.parametrize('add, expected', [
     (['val/d/0.jpg'], ['val/d: no such class in train']),
     (['train/d/0.jpg'], [
@@ -169,6 +175,9 @@ def test_too_few_folders(tmp_path):
     (tmp_path / 'train' / 'only').mkdir(parents=True)
     no_val = 'val: no such folder beside train; without a test set, put the class folders into %s itself' % tmp_path
     assert faults(tmp_path, 0) == [no_val, 'train: %s1' % few]
+    for name in ('train', 'test'):  # images without class folders
+        make(tmp_path / 'flat', *('%s/%d.jpg' % (name, i) for i in range(3)))
+    assert listed(tmp_path / 'flat', 0)[3][1] == '%s/flat/train: %s0' % (tmp_path, few)
 
 
 def test_a_folder_that_cannot_be_read(folders, monkeypatch):

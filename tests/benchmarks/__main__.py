@@ -38,7 +38,7 @@ def settings(*overrides):
 def compare(what, rounds, one, other):
     """Runs two functions in turn, after a first round that does not count, and prints the ratio of their processor times.
 
-    Wall time says less on few processors: short runs sometimes get only one of two.
+    Wall time is less steady: on a shared machine a short run sometimes gets only one of two processors.
     """
     ratios = []
     for _ in range(rounds + 1):
