@@ -60,7 +60,7 @@ def accuracy(runs):
         _curve(axes, number, label, [{row['classes']: 100 * row[key] for row in run['rows'] if key in row} for run in members])
     classes = sorted({row['classes'] for run in runs for row in run['rows']})
     published, of, percent = PUBLISHED.get(runs[0]['settings'].get('DATASET'), ('', (), ()))
-    if published == metric and all(row['classes'] in of[row['increment']:][:1] for run in runs for row in run['rows']):
+    if published == metric and {(row['increment'], row['classes']) for run in runs for row in run['rows']} <= set(enumerate(of)):
         _curve(axes, None, 'published (BiC)', [dict(zip(of, percent))])
     axes.set(xlabel='classes seen', ylabel='%s accuracy (%%)' % metric.replace('top', 'top-'))
     _ticks(axes, classes)
