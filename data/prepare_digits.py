@@ -1,6 +1,9 @@
-"""Writes scikit-learn's handwritten digits as a folder of images with list files: python -m data.prepare_digits FOLDER
+"""Writes scikit-learn's handwritten digits as a folder of images with list files.
 
-1,797 real digits of 8 x 8 pixels, the test part of Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits" (UCI, 1998).
+    python -m data.prepare_digits FOLDER
+
+1,797 real digits of 8 x 8 pixels, the test part of Alpaydin and Kaynak, "Optical Recognition of
+Handwritten Digits" (UCI, 1998).
 """
 import sys
 
@@ -17,16 +20,20 @@ def prepare(folder):
 
 
 def _images():
+    """Generates (part, label, name, pixels) of each image."""
     try:
         from sklearn.datasets import load_digits
     except ImportError:
-        raise Fault('the digits come with scikit-learn, which is not installed: pip install -r requirements.txt')
+        raise Fault('the digits come with scikit-learn, which is not installed: '
+                    'pip install -r requirements.txt')
     digits = load_digits()
-    pixels = np.uint8(np.round(digits.images * 255 / 16))[..., None]  # [1797, 8, 8, 1]; the originals count 0..16
-    seen = np.zeros(10, int)
+    # From 0..16 to 0..255: uint8 [1797, 8, 8, 1].
+    pixels = np.uint8(np.round(digits.images * 255 / 16))[..., None]
+    seen = np.zeros(10, int)  # images of each digit so far
     for digit, image in zip(digits.target, pixels):
         seen[digit] += 1
-        yield 'val' if seen[digit] % TEST_SHARE == 0 else 'train', digit, str(digit), image
+        part = 'val' if seen[digit] % TEST_SHARE == 0 else 'train'
+        yield part, digit, str(digit), image
 
 
 if __name__ == '__main__':
