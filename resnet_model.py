@@ -1,36 +1,74 @@
-"""The network: images in, (features, logits) out.
+"""The network: images in, (features, logits) out. Nothing here knows about losses or sessions.
 
-Pre-activation ResNet (version 2: He et al., "Identity Mappings in Deep Residual Networks", 2016), in the form of the
-official TensorFlow ResNet that the BiC authors started from. Nothing here knows about losses or sessions.
+Pre-activation ResNet (version 2: He et al., "Identity Mappings in Deep Residual Networks", 2016),
+in the form of the official TensorFlow ResNet that the BiC authors started from.
 """
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-# Blocks in each layer, by depth. Four layers: the ImageNet form; from depth 50 on, blocks are bottlenecks (1x1, 3x3, and 1x1 with
-# four times the filters). Three layers: the CIFAR form.
-BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3),
-          8: (1, 1, 1), 20: (3, 3, 3), 32: (5, 5, 5), 56: (9, 9, 9)}
-STRIDES = (1, 2, 2, 2)
+import exemplar
+
+# Blocks in each layer, by depth. Four layers: the ImageNet form; from depth 50 on, blocks are
+# bottlenecks (1x1, 3x3, and 1x1 with four times the filters). Three layers: the CIFAR form.
+BLOCKS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+    200: (3, 24, 36, 3),
+    8: (1, 1, 1),
+    20: (3, 3, 3),
+    32: (5, 5, 5),
+    56: (9, 9, 9),
+}
+STRIDES = (1, 2, 2, 2)  # of each layer's first block
 BATCH_NORM_EPSILON = 1e-5
+
+_DECAYED = 'decayed'  # graph collection of the variables that weight decay covers
 _FORMAT = {'channels_last': 'NHWC', 'channels_first': 'NCHW'}
+_CHANNEL_AXIS = {'channels_last': 3, 'channels_first': 1}
+_PIXEL_AXES = {'channels_last': [1, 2], 'channels_first': [2, 3]}
+
+
+def network(scope, images, s, num_classes, training, data_format='channels_last', reuse=False):
+    """Builds the network of a run: `resnet`, in a variable scope of its own.
+
+    Args:
+        scope: str, the variables' names begin with it, without '/' at its end.
+        images: float32 [batch, height, width, 3], normalised (see data/batches.py).
+        s: settings, of which RESNET_DEPTH and BATCH_NORM_DECAY are used.
+        num_classes: int, width of the dense layer.
+        training: bool, see `resnet`.
+        data_format: see `resnet`.
+        reuse: bool. True: with the variables of a network that was built in this scope before.
+
+    Returns:
+        features, logits: as of `resnet`.
+    """
+    with tf.variable_scope(scope, reuse=reuse):
+        return resnet(images, s.RESNET_DEPTH, num_classes, training, s.BATCH_NORM_DECAY,
+                      data_format)
 
 
 def resnet(images, depth, num_classes, training, batch_norm_decay, data_format='channels_last'):
-    """Builds the network in the current variable scope, which sets the names and whether variables are reused.
+    """Builds the network in the current variable scope.
 
     Args:
         images: float32 [batch, height, width, 3], normalised (see data/batches.py).
-        depth: 18, 34, 50, 101, 152 or 200, which begin with a 7x7/2 convolution of 64 filters and a 3x3/2 pool; or 8, 20, 32
-            or 56, the form for CIFAR, which begins with a 3x3 convolution of 16.
+        depth: 18, 34, 50, 101, 152 or 200, which begin with a 7x7/2 convolution of 64 filters and
+            a 3x3/2 pool; or 8, 20, 32 or 56, the form for CIFAR, which begins with a 3x3
+            convolution of 16.
         num_classes: width of the dense layer: all classes of the dataset, seen or not.
-        training: Python bool. True normalises with the batch's statistics and adds the updates of the moving averages
-            to `tf.GraphKeys.UPDATE_OPS`; False normalises with the moving averages.
+        training: bool. True normalises with the batch's statistics and adds the updates of the
+            moving averages to `tf.GraphKeys.UPDATE_OPS`. False normalises with the averages.
         batch_norm_decay: momentum of the moving averages, in (0, 1).
-        data_format: 'channels_last', or 'channels_first' (faster on GPUs, convolutions do not run on the CPU).
+        data_format: 'channels_last', or 'channels_first' (faster on GPUs, convolutions do not run
+            on the CPU).
 
     Returns:
-        features: float32 [batch, 512], with bottlenecks [batch, 2048], in the CIFAR form [batch, 64]: the global average, which
-            herding uses.
+        features: float32 [batch, 512], with bottlenecks [batch, 2048], in the CIFAR form
+            [batch, 64]: the global average, which herding uses.
         logits: float32 [batch, num_classes].
     """
     def conv(x, filters, kernel, stride, name):
@@ -39,85 +77,149 @@ def resnet(images, depth, num_classes, training, batch_norm_decay, data_format='
     def bn_relu(x, name):
         return _batch_norm_relu(x, training, batch_norm_decay, data_format, name)
 
-    x = tf.transpose(images, [0, 3, 1, 2]) if data_format == 'channels_first' else images
-    cifar = len(BLOCKS[depth]) == 3
-    if cifar:
-        x = conv(x, 16, 3, 1, 'conv1')
+    x = images
+    if data_format == 'channels_first':
+        x = tf.transpose(x, [0, 3, 1, 2])
+    is_cifar = len(BLOCKS[depth]) == 3
+    if is_cifar:
+        first_filters = 16
+        x = conv(x, first_filters, 3, 1, 'conv1')
     else:
-        x = conv(x, 64, 7, 2, 'conv1')
-        window, strides = ([1, 1, 3, 3], [1, 1, 2, 2]) if data_format == 'channels_first' else ([1, 3, 3, 1], [1, 2, 2, 1])
-        x = tf.nn.max_pool(x, window, strides, 'SAME', data_format=_FORMAT[data_format])
-    for layer, (blocks, stride) in enumerate(zip(BLOCKS[depth], STRIDES)):
-        filters = (16 if cifar else 64) * 2 ** layer
-        for block in range(blocks):
-            with tf.variable_scope('layer%d/block%d' % (layer + 1, block + 1)):
-                x = _block(x, filters, stride if block == 0 else 1, block == 0, depth >= 50 and not cifar, conv, bn_relu)
+        first_filters = 64
+        x = conv(x, first_filters, 7, 2, 'conv1')
+        x = _max_pool(x, 3, 2, data_format)
+    block = _bottleneck_block if depth >= 50 and not is_cifar else _basic_block
+    for layer, num_blocks in enumerate(BLOCKS[depth]):
+        filters = first_filters * 2 ** layer
+        for index in range(num_blocks):
+            is_first = index == 0
+            stride = STRIDES[layer] if is_first else 1
+            with tf.variable_scope('layer%d/block%d' % (layer + 1, index + 1)):
+                x = block(x, filters, stride, is_first, conv, bn_relu)
     x = bn_relu(x, 'bn')
-    features = tf.reduce_mean(x, [2, 3] if data_format == 'channels_first' else [1, 2])  # [batch, 512, 2048 or 64]
+    features = tf.reduce_mean(x, _PIXEL_AXES[data_format])  # [batch, 512, 2048 or 64]
     with tf.variable_scope('dense'):
-        kernel = tf.get_variable('kernel', [features.shape.as_list()[1], num_classes], use_resource=True)
-        bias = tf.get_variable('bias', [num_classes], initializer=tf.zeros_initializer(), use_resource=True)
+        kernel = decayed_variable('kernel', [features.shape.as_list()[1], num_classes])
+        bias = decayed_variable('bias', [num_classes], tf.zeros_initializer())
     return features, tf.matmul(features, kernel) + bias
 
 
-def _block(x, filters, stride, project, bottleneck, conv, bn_relu):
-    """One pre-activation block: BN and ReLU, then the branch. The projection has the same input as the branch."""
+def _basic_block(x, filters, stride, project, conv, bn_relu):
+    """A block of two 3x3 convolutions. The projection has the same input as the branch."""
     shortcut = x
     x = bn_relu(x, 'bn1')
     if project:
-        shortcut = conv(x, 4 * filters if bottleneck else filters, 1, stride, 'projection')
-    if bottleneck:
-        x = bn_relu(conv(x, filters, 1, 1, 'conv1'), 'bn2')
-        x = bn_relu(conv(x, filters, 3, stride, 'conv2'), 'bn3')
-        return shortcut + conv(x, 4 * filters, 1, 1, 'conv3')
-    x = bn_relu(conv(x, filters, 3, stride, 'conv1'), 'bn2')
-    return shortcut + conv(x, filters, 3, 1, 'conv2')
+        shortcut = conv(x, filters, 1, stride, 'projection')
+    x = conv(x, filters, 3, stride, 'conv1')
+    x = bn_relu(x, 'bn2')
+    x = conv(x, filters, 3, 1, 'conv2')
+    return shortcut + x
+
+
+def _bottleneck_block(x, filters, stride, project, conv, bn_relu):
+    """A block of 1x1, 3x3 and 1x1 convolutions, the last with four times the filters."""
+    shortcut = x
+    x = bn_relu(x, 'bn1')
+    if project:
+        shortcut = conv(x, 4 * filters, 1, stride, 'projection')
+    x = conv(x, filters, 1, 1, 'conv1')
+    x = bn_relu(x, 'bn2')
+    x = conv(x, filters, 3, stride, 'conv2')
+    x = bn_relu(x, 'bn3')
+    x = conv(x, 4 * filters, 1, 1, 'conv3')
+    return shortcut + x
 
 
 def _convolution(x, filters, kernel, stride, data_format, name):
-    """Convolution without bias. With a stride, padding is explicit: SAME would pad by the input's size."""
-    channels_first = data_format == 'channels_first'
+    """Convolution without bias. A strided one pads by the kernel: SAME pads by the input's size."""
+    channels = x.shape.as_list()[_CHANNEL_AXIS[data_format]]
     with tf.variable_scope(name):
-        shape = [kernel, kernel, x.shape.as_list()[1 if channels_first else 3], filters]
-        weights = tf.get_variable('kernel', shape, use_resource=True)
+        weights = decayed_variable('kernel', [kernel, kernel, channels, filters])
+        padding = 'SAME'
         if stride > 1:
             before = (kernel - 1) // 2
-            pad = [before, kernel - 1 - before]
-            x = tf.pad(x, [[0, 0], [0, 0], pad, pad] if channels_first else [[0, 0], pad, pad, [0, 0]])
-        strides = [1, 1, stride, stride] if channels_first else [1, stride, stride, 1]
-        padding = 'VALID' if stride > 1 else 'SAME'
-        return tf.nn.conv2d(x, weights, strides=strides, padding=padding, data_format=_FORMAT[data_format])
+            after = kernel - 1 - before
+            pixels = [before, after]
+            x = tf.pad(x, _by_axis([0, 0], pixels, [0, 0], data_format))
+            padding = 'VALID'
+        strides = _by_axis(1, stride, 1, data_format)
+        return tf.nn.conv2d(x, weights, strides=strides, padding=padding,
+                            data_format=_FORMAT[data_format])
+
+
+def _max_pool(x, window, stride, data_format):
+    windows = _by_axis(1, window, 1, data_format)
+    strides = _by_axis(1, stride, 1, data_format)
+    return tf.nn.max_pool(x, windows, strides, 'SAME', data_format=_FORMAT[data_format])
+
+
+def _by_axis(batch, pixels, channels, data_format):
+    """A list of one value per axis; rows and columns have the same."""
+    if data_format == 'channels_first':
+        return [batch, channels, pixels, pixels]
+    return [batch, pixels, pixels, channels]
 
 
 def _batch_norm_relu(x, training, decay, data_format, name):
-    def variable(name, initial, trainable):
-        shape = [x.shape.as_list()[1 if data_format == 'channels_first' else 3]]
-        # With several devices each has its own moving averages, of its share of the batch; the network's are their mean.
-        own = {} if trainable else dict(synchronization=tf.VariableSynchronization.ON_READ,
-                                        aggregation=tf.VariableAggregation.MEAN)
-        return tf.get_variable(name, shape, initializer=initial(), trainable=trainable, use_resource=True, **own)
-
+    """Batch normalisation with scale and offset, then ReLU."""
+    shape = [x.shape.as_list()[_CHANNEL_AXIS[data_format]]]
+    options = dict(epsilon=BATCH_NORM_EPSILON, data_format=_FORMAT[data_format])
     with tf.variable_scope(name):
-        gamma, beta = variable('gamma', tf.ones_initializer, True), variable('beta', tf.zeros_initializer, True)
-        mean = variable('moving_mean', tf.zeros_initializer, False)
-        variance = variable('moving_variance', tf.ones_initializer, False)
-        arguments = dict(epsilon=BATCH_NORM_EPSILON, data_format=_FORMAT[data_format])
+        gamma = tf.get_variable('gamma', shape, initializer=tf.ones_initializer(),
+                                use_resource=True)
+        beta = tf.get_variable('beta', shape, initializer=tf.zeros_initializer(),
+                               use_resource=True)
+        mean = _moving_average('moving_mean', shape, tf.zeros_initializer())
+        variance = _moving_average('moving_variance', shape, tf.ones_initializer())
         if not training:
-            return tf.nn.relu(tf.nn.fused_batch_norm(x, gamma, beta, mean, variance, is_training=False, **arguments)[0])
-        x, batch_mean, batch_variance = tf.nn.fused_batch_norm(x, gamma, beta, is_training=True, **arguments)
-        for moving, batch in ((mean, batch_mean), (variance, batch_variance)):
-            tf.add_to_collection(tf.GraphKeys.UPDATE_OPS, moving.assign_sub((1 - decay) * (moving - batch)))
+            x, _, _ = tf.nn.fused_batch_norm(x, gamma, beta, mean, variance, is_training=False,
+                                             **options)
+            return tf.nn.relu(x)
+        x, batch_mean, batch_variance = tf.nn.fused_batch_norm(x, gamma, beta, is_training=True,
+                                                               **options)
+        for average, batch_value in ((mean, batch_mean), (variance, batch_variance)):
+            update = average.assign_sub((1 - decay) * (average - batch_value))
+            tf.add_to_collection(tf.GraphKeys.UPDATE_OPS, update)
         return tf.nn.relu(x)
 
 
-def last_side(depth, image_size):
-    """Side of the last feature map in pixels, int. depth, image_size: int."""
-    halvings = 5 if len(BLOCKS[depth]) == 4 else 2  # strides of 2: first convolution, pool and layers 2 to 4; layers 2 and 3
-    return -(-image_size // 2 ** halvings)
+def _moving_average(name, shape, initializer):
+    """A variable that is not trained.
+
+    With several devices each has its own average, of its share of the batch. The network's is
+    their mean.
+    """
+    return tf.get_variable(name, shape, initializer=initializer, trainable=False,
+                           use_resource=True,
+                           synchronization=tf.VariableSynchronization.ON_READ,
+                           aggregation=tf.VariableAggregation.MEAN)
+
+
+def decayed_variable(name, shape, initializer=None):
+    """A trained variable that weight decay covers: every kernel and the dense bias [C].
+
+    Args:
+        name: str, in the current variable scope.
+        shape: list of int.
+        initializer: of `tf.get_variable`. Kernels need none, see `initial_weights`.
+    """
+    # get_variable fills these collections only when it makes the variable: not when evaluation
+    # reuses it, and with several devices once for all of them.
+    collections = [tf.GraphKeys.GLOBAL_VARIABLES, _DECAYED]
+    return tf.get_variable(name, shape, initializer=initializer, collections=collections,
+                           use_resource=True)
+
+
+def decayed(scope):
+    """The variables of a network that weight decay covers, list in the order of creation.
+
+    scope: str, as of `variables`.
+    """
+    return tf.get_collection(_DECAYED, scope=scope + '/')
 
 
 def variables(scope):
-    """A network's variables, without those of networks whose scope begins with the same letters.
+    """A network's variables.
 
     Args:
         scope: str, without '/' at its end.
@@ -126,80 +228,96 @@ def variables(scope):
         dict from the name without the scope to the variable, in the order of creation.
     """
     # The '/' matters: get_collection matches prefixes, and 'resnet' is one of 'resnet_old'.
-    return {v.op.name[len(scope) + 1:]: v for v in tf.get_collection(tf.GraphKeys.GLOBAL_VARIABLES, scope=scope + '/')}
+    prefix = scope + '/'
+    in_scope = tf.get_collection(tf.GraphKeys.GLOBAL_VARIABLES, scope=prefix)
+    return {variable.op.name[len(prefix):]: variable for variable in in_scope}
+
+
+def last_side(depth, image_size):
+    """Side of the last feature map in pixels, int. depth, image_size: int."""
+    is_cifar = len(BLOCKS[depth]) == 3
+    # Strides of 2: first convolution, pool and layers 2 to 4; in the CIFAR form layers 2 and 3.
+    halvings = 2 if is_cifar else 5
+    return -(-image_size // 2 ** halvings)
 
 
 def initial_weights(shapes, seed):
     """Draws the kernels in NumPy, so that every TensorFlow starts from the same weights.
-
-    Convolutions: truncated normal, redrawn beyond two sigma, stddev sqrt(1 / fan_in) not corrected for the truncation,
-    as TensorFlow 1.5 drew them (later `variance_scaling_initializer`s widen by 1 / 0.8796). Dense: Glorot uniform.
 
     Args:
         shapes: dict from a variable's name to its shape, in the order of `variables`.
         seed: int, 0 to 2**32 - 1.
 
     Returns:
-        dict from name to float32 array, the kernels only. The other variables start from their own initial values: 1 for
-        scales and variances of batch normalisation, otherwise 0.
+        dict from name to float32 array, the kernels only. The other variables start from their own
+        initial values: 1 for scales and variances of batch normalisation, otherwise 0.
     """
-    random = np.random.RandomState([seed])
+    random = exemplar.random_stream(seed, 'weights')
     weights = {}
     for name, shape in shapes.items():
-        if not name.endswith('/kernel'):
-            continue
-        if len(shape) == 2:
-            limit = np.sqrt(6.0 / (shape[0] + shape[1]))
-            value = random.uniform(-limit, limit, shape)
-        else:
-            value = random.standard_normal(shape)
-            beyond = np.abs(value) > 2
-            while beyond.any():
-                value[beyond] = random.standard_normal(beyond.sum())
-                beyond = np.abs(value) > 2
-            value *= np.sqrt(1.0 / np.prod(shape[:3]))  # fan_in = height * width * channels in
-        weights[name] = value.astype(np.float32)
+        if name.endswith('/kernel'):
+            draw = _glorot_uniform if len(shape) == 2 else _truncated_normal
+            weights[name] = draw(random, shape).astype(np.float32)
     return weights
 
 
-def first_weights(networks, weights, seed):
-    """Feeds for the initialisers: drawn weights at increment 0, later the previous network's, to student and old network.
+def _glorot_uniform(random, shape):
+    """A dense kernel. shape: inputs, outputs."""
+    limit = np.sqrt(6.0 / (shape[0] + shape[1]))
+    return random.uniform(-limit, limit, shape)
+
+
+def _truncated_normal(random, shape):
+    """A convolution's kernel: normal, redrawn beyond two sigma. shape: height, width, in, out.
+
+    The standard deviation sqrt(1 / fan_in) is not corrected for the truncation, as TensorFlow 1.5
+    drew it. Later `variance_scaling_initializer`s widen by 1 / 0.8796.
+    """
+    value = random.standard_normal(shape)
+    beyond = np.abs(value) > 2
+    while beyond.any():
+        value[beyond] = random.standard_normal(beyond.sum())
+        beyond = np.abs(value) > 2
+    fan_in = np.prod(shape[:3])
+    return value * np.sqrt(1.0 / fan_in)
+
+
+def last_layer(network, num_seen=None):
+    """The last layer of a network, as far as it is used.
 
     Args:
-        networks: dict from scope to `variables`.
-        weights: dict from a variable's name to its array, or None at increment 0.
-        seed: int.
+        network: dict from a variable's name to its array.
+        num_seen: int, the classes seen. None: all.
 
     Returns:
-        dict from initial_value tensor to float32 array.
+        kernel: float32 array [features, num_seen].
+        bias: float32 array [num_seen].
     """
-    if weights is None:
-        weights = initial_weights({name: variable.shape.as_list() for name, variable in networks['resnet'].items()}, seed)
-        networks = {scope: {name: network[name] for name in weights} for scope, network in networks.items()}
-    return {value: array for network in networks.values() for value, array in feeds(network, weights).items()}
+    return network['dense/kernel'][:, :num_seen], network['dense/bias'][:num_seen]
 
 
-def feeds(variables, arrays):
-    """What to feed the initialisers of variables with.
+def with_last_layer(network, kernel, bias, num_classes=None):
+    """A network with another last layer.
 
     Args:
-        variables: dict from name to variable. arrays: dict from name to array, at least of these variables.
+        network: dict from a variable's name to its array.
+        kernel: float32 array [features, num_seen].
+        bias: float32 array [num_seen].
+        num_classes: int, columns of the new layer: those from num_seen on are 0. None: num_seen.
 
     Returns:
-        dict from initial_value tensor to array.
-
-    Raises:
-        ValueError: an array is missing, or has another shape or kind of number than its variable.
+        dict from name to array.
     """
-    for name, variable in variables.items():
-        expected = tuple(variable.shape.as_list()), np.dtype(variable.dtype.base_dtype.as_numpy_dtype).kind
-        if name not in arrays or (arrays[name].shape, arrays[name].dtype.kind) != expected:
-            raise ValueError('network.npz has no %s of shape %s' % (name, expected[0]))
-    return {variable.initial_value: arrays[name] for name, variable in variables.items()}
+    more = (num_classes or len(bias)) - len(bias)
+    layer = {
+        'dense/kernel': np.pad(kernel, [(0, 0), (0, more)], 'constant'),
+        'dense/bias': np.pad(bias, (0, more), 'constant'),
+    }
+    return dict(network, **layer)
 
 
 def grown(weights, num_classes, seed):
-    """Widens a network's dense layer for more classes: the new columns are drawn, everything else stays.
+    """Widens a network's dense layer for more classes: new columns are drawn, the rest stays.
 
     Args:
         weights: dict from name to array, or None.
@@ -211,10 +329,10 @@ def grown(weights, num_classes, seed):
     """
     if weights is None:
         return None
-    features, columns = weights['dense/kernel'].shape
-    if num_classes == columns:
+    num_features, num_columns = weights['dense/kernel'].shape
+    if num_classes == num_columns:
         return weights
-    kernel = initial_weights({'dense/kernel': (features, num_classes)}, seed)['dense/kernel']
-    kernel[:, :columns] = weights['dense/kernel']
-    return dict(weights, **{'dense/kernel': kernel, 'dense/bias': np.pad(weights['dense/bias'], (0, num_classes - columns),
-                                                                         'constant')})
+    kernel = initial_weights({'dense/kernel': (num_features, num_classes)}, seed)['dense/kernel']
+    kernel[:, :num_columns] = weights['dense/kernel']
+    bias = np.pad(weights['dense/bias'], (0, num_classes - num_columns), 'constant')
+    return dict(weights, **{'dense/kernel': kernel, 'dense/bias': bias})
