@@ -1,221 +1,403 @@
-"""The protocol: which class arrives when, and which images are trained on, held out and tested on."""
+"""The protocol: which class arrives when; which images are trained on, held out and tested on."""
 import hashlib
 import os
+import types
+from typing import NamedTuple
 
 import numpy as np
 
 import exemplar
 import resnet_model
-from data import Fault, devices, images, settings, sources
+from data import (
+    bytes_of,
+    devices,
+    images,
+    name_of,
+    prepare_cifar100,
+    prepare_digits,
+    settings,
+    shown,
+    sources,
+)
 
-# What a new run knows about its data. A resumed run has the same keys from its checkpoint.
-NEW = dict(sizes=[], classes=[], exemplars=[])
+# What writes a folder of images that is missing: a module with `prepare(folder)`.
+PREPARED = {
+    'data/dataDigits': prepare_digits,
+    'data/dataCIFAR100': prepare_cifar100,
+}
+
+# Values per channel that batch normalisation needs on each device. Between two or three, a
+# deviation is often almost nothing, and the gradient of dividing by it almost infinite.
+_MIN_VALUES = 4
+
+
+class Known(NamedTuple):
+    """What a resumed run knows of its data, from its checkpoint. Empty for a new run.
+
+    Attributes:
+        sizes: list of int, new classes of each planned increment.
+        classes: list of dict, from `Dataset.classes`.
+        exemplars: list of lists of str, by label: paths relative to DATA_DIR, in order of choice.
+            Their number is that of the classes learnt.
+    """
+    sizes: list = ()
+    classes: list = ()
+    exemplars: list = ()
 
 
 class Dataset:
     """The images of a run, by number, and how they are divided.
 
-    Attributes:
-        names: list of str, the classes in the order in which they arrive. A class's label is its position here.
+    Args:
+        folder: str, DATA_DIR.
+        names: list of str, the classes in the order in which they arrive. A class's label is its
+            position here.
         paths: object array [images] of bytes, training images before test images.
         labels: int array [images].
-        train, held, test: lists of int arrays, by label, that index these: all images that may be trained on, the held-out
-            validation images, the test images.
-        skipped: list of str, paths in class folders that do not have the name of an image.
+        skipped: list of str, paths in class folders that have not the name of an image.
+
+    Attributes:
+        names, paths, labels, skipped: as above.
+        train, held, test: lists of int arrays, by label: the numbers of all images that may be
+            trained on, of the held-out validation images, of the test images.
     """
 
     def __init__(self, folder, names, paths, labels, skipped=()):
-        self.names, self.paths, self.labels, self.skipped = names, paths, labels, skipped
-        self.train = self.held = self.test = None  # `_divide` fills them
+        self.names = names
+        self.paths = paths
+        self.labels = labels
+        self.skipped = skipped
+        self.train = []
+        self.held = []
+        self.test = []
         self._folder = os.path.join(os.fsencode(os.path.normpath(folder)), b'')
         self._number_of = None
 
-    def images(self, now, old):
-        """Returns train, val and test of an increment, int arrays. val is the validation split of stage 2.
+    def split(self, now, old_images):
+        """The images of an increment.
 
-        Args: old: list of num_old int arrays, the images of old classes to train on.
+        Args:
+            now: exemplar.Increment.
+            old_images: list of num_old int arrays, images of the old classes to train on.
+
+        Returns:
+            train: int array.
+            val: int array, the validation split of stage 2, balanced over old and new classes.
+            test: int array.
         """
-        return (np.concatenate(old + self.train[now.num_old:now.num_seen]),
-                np.concatenate([held[:now.validation] for held in self.held[:now.num_seen]]),
-                np.concatenate(self.test[:now.num_seen]))
+        train = old_images + self.train[now.num_old:now.num_seen]
+        val = [held[:now.val_per_class] for held in self.held[:now.num_seen]]
+        test = self.test[:now.num_seen]
+        return np.concatenate(train), np.concatenate(val), np.concatenate(test)
 
     def relative(self, numbers):
-        """Paths of images relative to DATA_DIR, list of str: the folder may have moved when the run is resumed."""
-        return [os.fsdecode(path[len(self._folder):] if path.startswith(self._folder) else os.path.relpath(path, self._folder))
-                for path in self.paths[numbers]]
+        """Paths of images relative to DATA_DIR, list of str: it may have moved on a resume."""
+        paths = []
+        for path in self.paths[numbers]:
+            if path.startswith(self._folder):
+                path = path[len(self._folder):]
+            else:
+                path = os.path.relpath(path, self._folder)
+            paths.append(name_of(path))
+        return paths
 
     def find(self, paths, label):
-        """Finds the images of a class by their relative paths, list of str.
+        """Finds images of a class.
 
-        Returns: numbers: int array, the images found that have this label. gone: list of str, the other paths.
+        Args:
+            paths: list of str, relative to DATA_DIR.
+            label: int.
+
+        Returns:
+            numbers: int array, those images that are there and have this label.
+            gone: list of str, the other paths.
         """
         if self._number_of is None:
-            self._number_of = dict(zip(self.relative(np.arange(len(self.paths))), range(len(self.paths))))
-        numbers = [self._number_of.get(path, -1) for path in paths]
-        there = [number >= 0 and self.labels[number] == label for number in numbers]
-        return (np.array([number for number, is_there in zip(numbers, there) if is_there], int),
-                [path for path, is_there in zip(paths, there) if not is_there])
+            everything = np.arange(len(self.paths))
+            self._number_of = dict(zip(self.relative(everything), everything))
+        numbers = []
+        gone = []
+        for path in paths:
+            number = self._number_of.get(path)
+            if number is not None and self.labels[number] == label:
+                numbers.append(number)
+            else:
+                gone.append(path)
+        return np.array(numbers, int), gone
 
     def digest(self, numbers):
         """SHA-256 of the images' labels and relative paths, in their order; str."""
-        lines = ['%d %s' % line for line in zip(self.labels[numbers], self.relative(numbers))]
-        return hashlib.sha256(os.fsencode('\0'.join(lines))).hexdigest()
+        pairs = zip(self.labels[numbers], self.relative(numbers))
+        lines = ['%d %s' % pair for pair in pairs]
+        return hashlib.sha256(bytes_of('\0'.join(lines))).hexdigest()
 
-    def classes(self, known=NEW):
-        """What a checkpoint stores of the classes: per label a dict of name, train (digest), held and test (relative paths)."""
-        digests = [of_class['train'] for of_class in known['classes'][:len(known['exemplars'])]]  # learnt classes keep theirs
-        digests += [self.digest(numbers) for numbers in self.train[len(digests):]]
-        return [dict(name=name, train=train, held=self.relative(held), test=self.relative(test))
-                for name, train, held, test in zip(self.names, digests, self.held, self.test)]
+    def classes(self, known=None):
+        """What a checkpoint stores of the classes.
+
+        Args:
+            known: Known, or None for a new run.
+
+        Returns:
+            list of dict by label: `name`; `train`, the digest of the training images, which of
+            learnt classes is the stored one; `held` and `test`, lists of relative paths.
+        """
+        known = known or Known()
+        stored = []
+        for label, name in enumerate(self.names):
+            if label < len(known.exemplars):
+                train = known.classes[label]['train']
+            else:
+                train = self.digest(self.train[label])
+            stored.append(dict(
+                name=name,
+                train=train,
+                held=self.relative(self.held[label]),
+                test=self.relative(self.test[label])))
+        return stored
 
 
-def read(s, faults, prepared, known=NEW, seen=None):
-    """Reads the lists, draws class order and hold-out, and plans the increments.
+class Cache(dict):
+    """What was read from the disk, for other runs on the same images: ImageNet takes minutes."""
 
-    On resume, class order, hold-out and test images come from the checkpoint. New class folders arrive together in one more
-    increment. A learnt class needs only its exemplars, held-out and test images: its other images may be missing, and added
-    ones are not used. METHOD=joint and joint_last need all of its images.
+
+def read(s, faults, known=None, cache=None):
+    """Reads the lists, draws class order and hold-out, and plans the remaining increments.
+
+    On resume, class order, hold-out and test images come from the checkpoint. New class folders
+    arrive together in one more increment. A learnt class needs only its exemplars, held-out and
+    test images: its other images may be missing, and added ones are not used. METHOD=joint and
+    joint_last need all of its images.
 
     Args:
-        faults: dict from setting to what is wrong with it, from `settings.read`.
-        prepared: dict from a folder to the module that writes it if it is missing.
-        known: dict with the keys of NEW: sizes, number of classes of each planned increment; classes, from `Dataset.classes`;
-            exemplars, for each learnt class a list of relative paths in order of choice.
-        seen: dict that keeps what was read, for the next run on the same images: opening all of ImageNet takes minutes.
+        s: settings.
+        faults: data.Faults, to which what is wrong is added.
+        known: Known, or None for a new run.
+        cache: Cache, or None.
 
     Returns:
-        data: Dataset. exemplars: list of int arrays, by label, of the learnt classes.
-        plan: list of exemplar.Increment. In those that are done, only the numbers of classes are valid.
-        missing: list of str, why this plan cannot be carried out. If there is no plan at all, a Fault is raised instead.
+        data: Dataset.
+        memory: list by label of int arrays, the exemplars of the learnt classes.
+        sizes: list of int, new classes of each increment.
+        plan: list of exemplar.Increment, those that remain.
+
+    Raises:
+        Fault: there is no plan at all.
     """
-    wrong, missing = list(faults.values()), _unwritable(s, faults)
+    known = known or Known()
+    _check_folders(s, faults)
+    if s.RESNET_DEPTH not in resnet_model.BLOCKS:
+        depths = ' '.join(map(str, resnet_model.BLOCKS))
+        faults.add('RESNET_DEPTH=%s: must be one of %s' % (s.RESNET_DEPTH, depths), 'RESNET_DEPTH')
     folder = os.path.normpath(str(s.DATA_DIR))
-    if folder in prepared and not os.path.exists(folder):
-        if wrong + missing:
-            raise Fault('\n'.join(wrong + missing))
-        prepared[folder].prepare(folder)
-    train, test, names, skipped = None, None, [], []
-    found = {} if seen is None else seen.setdefault((s.DATA_DIR, s.NUM_CLASSES, s.TEST_FRACTION), {})
-    if not {'DATA_DIR', 'NUM_CLASSES', 'TEST_FRACTION'} & set(faults):
-        if 'lists' not in found:
-            found['lists'] = sources.read(s)
-        train, test, names, wrong_lists, missing_images, skipped = found['lists']
-        wrong, missing = wrong + wrong_lists, missing + missing_images
-    if not wrong:
-        order, random, wrong = _order(s, names, [of_class['name'] for of_class in known['classes']])
-    if not wrong:
-        sizes, wrong = _sizes(s, known, len(names))
-    if wrong:
-        raise Fault('\n'.join(wrong + missing))
-    if not missing:
-        if 'broken' not in found:
-            found['broken'] = images.broken(list(train.paths) + list(test.paths))
-        remedy = 'fix it: this run may need it' if known['classes'] else 'fix or remove it'
-        missing = ['%s: %s; %s' % (os.fsdecode(path), reason, remedy)
-                   for path, reason in found['broken'].items()]
-    data = Dataset(s.DATA_DIR, [names[number] for number in order], np.concatenate([train.paths, test.paths]),
-                   np.argsort(order)[np.concatenate([train.classes, test.classes])], skipped)
-    exemplars = _divide(s, data, len(train.paths), sizes[0], random, known, missing)
-    joint = s.METHOD == 'joint'
-    candidates = data.train if joint else exemplars + data.train[len(exemplars):]
-    plan = exemplar.plan(candidates, data.held, data.test, sizes, s.MEMORY_SIZE, s.VAL_FRACTION, joint)
-    to_do = [now for now in plan if now.num_seen > len(known['exemplars'])]
-    return data, exemplars, plan, missing + (_batch_faults(s, to_do) if to_do else [])
+    if folder in PREPARED and not os.path.exists(folder):
+        faults.raise_any()
+        PREPARED[folder].prepare(folder)
+    listing = _listing(s, faults, cache)
+    order = random = sizes = None
+    if not faults.blocking:
+        known_names = [entry['name'] for entry in known.classes]
+        order, random = _order(s, listing.names, known_names, faults)
+    if not faults.blocking:
+        sizes = _sizes(s, known, len(order), faults)
+    if faults.blocking:
+        faults.raise_any()
+    if not faults.lines:
+        _check_images(s, listing, known, faults, cache)
+
+    data = Dataset(
+        s.DATA_DIR,
+        [listing.names[number] for number in order],
+        np.concatenate([listing.train.paths, listing.test.paths]),
+        np.argsort(order)[np.concatenate([listing.train.classes, listing.test.classes])],
+        listing.skipped)
+    num_train = len(listing.train.paths)
+    data.train = exemplar.images_by_label(data.labels[:num_train], len(data.names))
+    test = exemplar.images_by_label(data.labels[num_train:], len(data.names))
+    data.test = [num_train + class_images for class_images in test]
+    memory = _restore(s, data, known, faults)
+    new_train, new_held = exemplar.hold_out(
+        data.train[len(known.classes):], s.MEMORY_SIZE, sizes[0], s.VAL_FRACTION, random)
+    data.train[len(known.classes):] = new_train
+    data.held += new_held
+    _check_trained_on(s, data, known, faults)
+
+    trains_on_all = settings.METHODS[s.METHOD].trains_on_all
+    candidates = data.train if trains_on_all else memory + data.train[len(memory):]
+    plan = exemplar.plan(candidates, data.held, data.test, sizes, s.MEMORY_SIZE, s.VAL_FRACTION,
+                         trains_on_all)
+    remaining = [now for now in plan if now.num_seen > len(known.exemplars)]
+    if remaining:
+        _check_batches(s, remaining, faults)
+    return data, memory, sizes, remaining
 
 
-def _unwritable(s, faults):
-    """Folders of the run that cannot be written to, list of str."""
-    lines = []
-    for name, folder in (('LOG_DIR', s.LOG_DIR), ('MODEL_DIR', '%s/%s' % (s.MODEL_DIR, s.DATASET))):
+def _check_folders(s, faults):
+    """Adds the folders of the run that cannot be written to."""
+    for name, folder in (('LOG_DIR', s.LOG_DIR), ('MODEL_DIR', os.path.join(
+            str(s.MODEL_DIR), str(s.DATASET)))):
         parent = os.path.abspath(str(folder))
         while not os.path.exists(parent):
             parent = os.path.dirname(parent)
-        if name not in faults and (not os.path.isdir(parent) or not os.access(parent, os.W_OK)):
-            lines.append('%s=%s: %s is no folder that can be written to' % (name, getattr(s, name), parent))
-    return lines
+        is_writable = os.path.isdir(parent) and os.access(parent, os.W_OK)
+        if not is_writable and not faults.concern(name):
+            faults.add('%s=%s: %s is no folder that can be written to'
+                       % (name, getattr(s, name), parent), name, blocking=False)
 
 
-def _order(s, names, known):
-    """The class order (positions in names: known classes, then the new ones by CLASS_ORDER), its generator, and errors."""
-    number_of, old, wrong = {name: number for number, name in enumerate(names)}, set(known), []
-    sources.report(wrong, ['%s: class %s is not there any more, and this run began with it; put it back, or begin a new run in '
-                           'another MODEL_DIR' % (s.DATA_DIR, name) for name in known if name not in number_of])
-    new = [number for number, name in enumerate(names) if name not in old]
-    random = np.random.RandomState([s.CLASS_ORDER_SEED, len(known)] if known else s.CLASS_ORDER_SEED)
-    if s.CLASS_ORDER in exemplar.CLASS_ORDERS:
-        new = [new[position] for position in exemplar.class_order(len(new), random, s.CLASS_ORDER)]
-    elif os.path.exists(s.CLASS_ORDER):
-        listed, wrong_names = sources.read_names(s.CLASS_ORDER, names)
-        wrong += wrong_names
-        new = [number_of[name] for name in listed if name in number_of and name not in old]
-    else:
-        wrong.append('CLASS_ORDER=%s: is neither one of %s nor a file of class names, one a line'
-                     % (s.CLASS_ORDER, ' '.join(exemplar.CLASS_ORDERS)))
-    return np.array([number_of[name] for name in known if name in number_of] + new, int), random, wrong
+def _listing(s, faults, cache):
+    """sources.Listing of the data, or None if a setting that it needs is wrong."""
+    if faults.concern('DATA_DIR', 'NUM_CLASSES', 'TEST_FRACTION'):
+        return None
+    if cache is None:
+        return sources.read(s, faults)
+    key = 'listing', s.DATA_DIR, s.NUM_CLASSES, s.TEST_FRACTION
+    if key not in cache:
+        cache[key] = sources.read(s, faults)
+    return cache[key]
 
 
-def _sizes(s, known, num_classes):
-    """New classes of each increment, list of int, and what is wrong with them, list of str."""
-    if not known['sizes']:
-        wrong = list(settings.increment_faults(s, num_classes).values())
-        return settings.increment_sizes(s, num_classes) if not wrong else [], wrong
-    new = num_classes - len(known['classes'])
-    sizes = known['sizes'] + [new] * (new > 0)
-    return sizes, [line + ', in a new run with another MODEL_DIR' for line in settings.memory_faults(s, sizes).values()]
+def _check_images(s, listing, known, faults, cache):
+    """Adds the images that cannot be decoded."""
+    paths = list(listing.train.paths) + list(listing.test.paths)
+    key = 'broken', s.DATA_DIR, s.NUM_CLASSES, s.TEST_FRACTION
+    cache = {} if cache is None else cache
+    if key not in cache:
+        cache[key] = images.broken(paths)
+    remedy = 'fix it: this run may need it' if known.classes else 'fix or remove it'
+    lines = ['%s: %s; %s' % (shown(path), reason, remedy) for path, reason in cache[key].items()]
+    faults.add_all(lines, blocking=False)
 
 
-def _divide(s, data, num_train, first_classes, random, known, missing):
-    """Sets train, held and test of every label; returns the exemplars of the learnt classes, list of int arrays.
+def _order(s, names, known_names, faults):
+    """The order in which the classes arrive: known classes, then the new ones by CLASS_ORDER.
 
-    Adds to `missing` what a resumed run needs and does not find. num_train: int, images before the first test image.
+    Args:
+        s: settings.
+        names: list of str, the classes in DATA_DIR.
+        known_names: list of str, the classes of a resumed run, in their order.
+        faults: data.Faults.
+
+    Returns:
+        order: int array, positions in names.
+        random: the np.random.RandomState that drew it; the hold-out is drawn from it next.
     """
-    num_known, num_learnt = len(known['classes']), len(known['exemplars'])
-    data.train = exemplar.images_by_label(data.labels[:num_train], len(data.names))
-    data.test = [num_train + of_class for of_class in exemplar.images_by_label(data.labels[num_train:], len(data.names))]
-    data.train[num_known:], new_held = exemplar.hold_out(
-        data.train[num_known:], s.MEMORY_SIZE, first_classes, s.VAL_FRACTION, random)
-    data.held, exemplars, faults = [], [], []
+    number_of = {name: number for number, name in enumerate(names)}
+    faults.add_all(['%s: class %s is not there any more, and this run began with it; put it back, '
+                    'or begin a new run in another MODEL_DIR' % (s.DATA_DIR, shown(name))
+                    for name in known_names if name not in number_of])
+    known_set = set(known_names)
+    new_names = [name for name in names if name not in known_set]
+    seed = [s.CLASS_ORDER_SEED, len(known_names)] if known_names else s.CLASS_ORDER_SEED
+    random = np.random.RandomState(seed)
+    if s.CLASS_ORDER in exemplar.CLASS_ORDERS:
+        positions = exemplar.class_order(len(new_names), random, s.CLASS_ORDER)
+        new_names = [new_names[position] for position in positions]
+    elif os.path.exists(s.CLASS_ORDER):
+        listed = sources.read_names(s.CLASS_ORDER, names, faults)
+        new_names = [name for name in listed if name in number_of and name not in known_set]
+    else:
+        faults.add('CLASS_ORDER=%s: is neither one of %s nor a file of class names, one a line'
+                   % (s.CLASS_ORDER, ' '.join(exemplar.CLASS_ORDERS)), 'CLASS_ORDER')
+    arriving = [name for name in known_names if name in number_of] + new_names
+    return np.array([number_of[name] for name in arriving], int), random
 
-    def stored(paths, label):
+
+def _sizes(s, known, num_classes, faults):
+    """New classes of each increment, list of int, or None where they do not fit."""
+    if not known.sizes:
+        settings.check_increments(s, num_classes, faults)
+        return None if faults.blocking else settings.increment_sizes(s, num_classes)
+    num_new = num_classes - len(known.classes)
+    sizes = list(known.sizes) + [num_new] * (num_new > 0)
+    settings.check_memory(s, sizes, faults, ', in a new run with another MODEL_DIR')
+    return sizes
+
+
+def _restore(s, data, known, faults):
+    """Sets held and test images of the known classes, and takes them out of train.
+
+    Adds what is needed and missing to the faults.
+
+    Returns:
+        list by label of int arrays, the exemplars of the learnt classes.
+    """
+    missing = []
+
+    def find(paths, label):
         numbers, gone = data.find(paths, label)
-        faults.extend('%s: this run needs it, an exemplar, a validation or a test image of class %s, and it is not there any '
-                      'more; put it back' % (os.path.join(s.DATA_DIR, path), data.names[label]) for path in gone)
+        for path in gone:
+            missing.append('%s: this run needs it, an exemplar, a validation or a test image of '
+                           'class %s, and it is not there any more; put it back'
+                           % (os.path.join(s.DATA_DIR, path), data.names[label]))
         return numbers
 
-    for label, of_class in enumerate(known['classes']):
-        data.held.append(stored(of_class['held'], label))
-        data.test[label] = stored(of_class['test'], label)
-        data.train[label] = np.setdiff1d(data.train[label], np.concatenate([data.held[label], data.test[label]]))
-        if label < num_learnt:
-            exemplars.append(stored(known['exemplars'][label], label))
-        if ((label >= num_learnt or s.METHOD.startswith('joint') and num_learnt < len(data.names))
-                and data.digest(data.train[label]) != of_class['train']):
-            faults.append('%s: the images of class %s to train on are not those that this run began with; put them back, or '
-                          'begin a new run in another MODEL_DIR' % (s.DATA_DIR, data.names[label]))
-    data.held += new_held
-    sources.report(missing, faults)
-    return exemplars
+    memory = []
+    for label, entry in enumerate(known.classes):
+        data.held.append(find(entry['held'], label))
+        data.test[label] = find(entry['test'], label)
+        not_trained_on = np.concatenate([data.held[label], data.test[label]])
+        data.train[label] = np.setdiff1d(data.train[label], not_trained_on)
+        if label < len(known.exemplars):
+            memory.append(find(known.exemplars[label], label))
+    faults.add_all(missing, blocking=False)
+    return memory
 
 
-def _batch_faults(s, plan):
-    """Why the batches of some increments cannot be trained on, list of str."""
+def _check_trained_on(s, data, known, faults):
+    """Adds the known classes that will be trained on and have other images than at the start."""
+    num_learnt = len(known.exemplars)
+    if num_learnt < len(data.names) and settings.METHODS[s.METHOD].needs_all:
+        first = 0
+    else:
+        first = num_learnt
+    changed = []
+    for label in range(first, len(known.classes)):
+        if data.digest(data.train[label]) != known.classes[label]['train']:
+            changed.append('%s: the images of class %s to train on are not those that this run '
+                           'began with; put them back, or begin a new run in another MODEL_DIR'
+                           % (s.DATA_DIR, data.names[label]))
+    faults.add_all(changed, blocking=False)
+
+
+def _check_batches(s, plan, faults):
+    """Adds why the batches of some increments cannot be trained on."""
     total = devices.count(s)
-    faults = ['BATCH_SIZE=%d: increment %d has only %d training images' % (s.BATCH_SIZE, now.increment, now.train)
-              for now in plan if now.train < s.BATCH_SIZE]
+    for now in plan:
+        if now.num_train < s.BATCH_SIZE:
+            faults.add('BATCH_SIZE=%d: increment %d has only %d training images'
+                       % (s.BATCH_SIZE, now.index, now.num_train), 'BATCH_SIZE', blocking=False)
     if s.BATCH_SIZE % total:
-        faults.append('BATCH_SIZE=%d: cannot be shared by %d devices equally; %d would do'
-                      % (s.BATCH_SIZE, total, -(-s.BATCH_SIZE // total) * total))
-    # Between two or three values a deviation is often almost nothing, and the gradient of dividing by it almost infinite.
+        faults.add('BATCH_SIZE=%d: cannot be shared by %d devices equally; %d would do'
+                   % (s.BATCH_SIZE, total, -(-s.BATCH_SIZE // total) * total),
+                   'BATCH_SIZE', blocking=False)
+    too_small = _small_batches(s, plan)
+    if not too_small:
+        return
+    advice = 'change BATCH_SIZE, EPOCHS, IMAGE_SIZE or the number of images'
+    other = types.SimpleNamespace(**vars(s))
+    for other.BATCH_SIZE in range(s.BATCH_SIZE, min(now.num_train for now in plan) + 1):
+        if other.BATCH_SIZE % total == 0 and not _small_batches(other, plan):
+            advice = 'BATCH_SIZE=%d or other numbers of images would do' % other.BATCH_SIZE
+            break
+    for batch, num_images, num_values in too_small:
+        faults.add('BATCH_SIZE=%d: %s (images: %d, devices: %d) has too few values per channel for '
+                   'batch normalisation: %d, and %d are needed; %s'
+                   % (s.BATCH_SIZE, batch, num_images, total, num_values, _MIN_VALUES, advice),
+                   'BATCH_SIZE', blocking=False)
+
+
+def _small_batches(s, plan):
+    """Batches that leave a device too few values per channel.
+
+    Returns:
+        list of (name of the batch, number of images, number of values).
+    """
+    total = devices.count(s)
     pixels = resnet_model.last_side(s.RESNET_DEPTH, s.IMAGE_SIZE) ** 2
-
-    def too_small(batch_size):
-        batches = [('each batch', batch_size)]
-        batches += [('the last batch of increment %d' % now.increment, s.EPOCHS * now.train % batch_size) for now in plan]
-        return [(name, images) for name, images in batches if images and images // total * pixels < 4]
-
-    larger = range(s.BATCH_SIZE, min(now.train for now in plan) + 1)
-    advice = next(('BATCH_SIZE=%d or other numbers of images would do' % size for size in larger
-                   if size % total == 0 and not too_small(size)), 'change BATCH_SIZE, EPOCHS, IMAGE_SIZE or the number of images')
-    return faults + ['BATCH_SIZE=%d: %s (images: %d, devices: %d) has too few values per channel for batch normalisation: %d, '
-                     'and 4 are needed; %s' % (s.BATCH_SIZE, name, images, total, images // total * pixels, advice)
-                     for name, images in too_small(s.BATCH_SIZE)]
+    batches = [('each batch', s.BATCH_SIZE)]
+    for now in plan:
+        last = settings.batch_size(s, now.num_train, settings.num_steps(s, now.num_train) - 1)
+        if last < s.BATCH_SIZE:
+            batches.append(('the last batch of increment %d' % now.index, last))
+    values = [(name, num_images, num_images // total * pixels) for name, num_images in batches]
+    return [batch for batch in values if batch[2] < _MIN_VALUES]

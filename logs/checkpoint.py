@@ -1,149 +1,201 @@
-"""Checkpoints: the files that a run is resumed from. Arrays are in NumPy archives, the rest is JSON; nothing in them is executed.
+"""Checkpoints: the files that a run is resumed from. They are data only; nothing is executed.
 
 A checkpoint is a folder, increment-<k>/ after an increment, increment-<k>-step-<n>/ within one:
-    network.npz     after an increment the network's variables, within one all variables of the graph
-    state.json      the state of the run, see logs/run.py
+    network.npz     after an increment the network's variables and the corrected last layer, within
+                    one all variables of the graph
+    state.json      the run's state.State
     SHA256SUMS      checksums of the two, as `sha256sum -c` reads them
 """
 import contextlib
+import dataclasses
 import fcntl
 import hashlib
-import io
 import json
-import math
 import os
 import platform
 import re
 import shutil
 import threading
 import zipfile
+from typing import NamedTuple
 
 import numpy as np
 
-from data import Fault, settings, sources
+import bic_layer
+from data import Fault, sources
+from logs import state as states
 
-FORMAT = 4
-LAST_LAYER = 'last_layer/'  # arrays of METHOD=joint_last that replace the network's last layer in the model to use
-# The kind of each value in state.json. A type: a value of that type, where float allows a whole number. None: a number, or null
-# for nan. [kind]: a list of that kind. {key: kind}: a dict with exactly these keys.
-_ROW = dict(dict.fromkeys('increment classes train val test'.split(), int),
-            **dict.fromkeys('top1_before top1 top5_before top5 top1_nme top5_nme beta gamma'.split()))
-_STATE = {
-    'format': int, 'settings': dict, 'sizes': [int], 'exemplars': [[str]], 'fits': [list], 'matrix': [[None]], 'hours': float,
-    'classes': [{'name': str, 'train': str, 'held': [str], 'test': [str]}], 'trained': str, 'step': int, 'sums': [[float]],
-    'log': str, 'results': [_ROW]}
+FORMAT = 5
+_CORRECTED = 'corrected/'  # before the names of the last layer to use
 _HEARTBEAT = 5  # seconds between two time stamps of a lock
 
 
+class Checkpoint(NamedTuple):
+    """A checkpoint that was read.
+
+    Attributes:
+        arrays: dict from name to array.
+        state: state.State.
+        path: str, its folder.
+        damaged: list of str, newer checkpoints that are damaged, and how.
+    """
+    arrays: dict
+    state: states.State
+    path: str
+    damaged: list
+
+
 def write(folder, arrays, state, before=None):
-    """Writes a checkpoint and returns its folder, str. If the process is killed, older checkpoints stay good.
+    """Writes a checkpoint. If the process is killed, older checkpoints stay good.
 
     Of the checkpoints within increments, this one and `before` are kept.
 
     Args:
+        folder: str, MODEL_DIR/DATASET.
         arrays: dict from name to array.
-        state: dict with keys results (one entry per increment done) and step (0 after an increment), and others.
-        before: str or None, folder of the checkpoint that this run wrote last or was resumed from.
+        state: state.State.
+        before: str or None, folder of the checkpoint that this run wrote last or resumed from.
+
+    Returns:
+        str, the checkpoint's folder.
+
+    Raises:
+        Fault: it cannot be written.
     """
-    step, name = state['step'], _name(state)
-    path, partial, network = os.path.join(folder, name), os.path.join(folder, 'checkpoint.partial'), io.BytesIO()
-    np.savez(network, **arrays)
-    files = {'network.npz': network.getbuffer(),
-             'state.json': json.dumps(_without_nan(dict(state, format=FORMAT)), allow_nan=False, indent=1).encode()}
-    files['SHA256SUMS'] = b''.join(_sum_line(file, content) for file, content in files.items())
+    path = os.path.join(folder, state.name)
+    partial = os.path.join(folder, 'checkpoint.partial')
+    values = dict(dataclasses.asdict(state), format=FORMAT)
     try:
         os.makedirs(partial, exist_ok=True)
-        for file, content in files.items():
-            with open(os.path.join(partial, file), 'wb') as opened:
-                opened.write(content)
+        with open(os.path.join(partial, 'network.npz'), 'wb') as file:
+            np.savez(file, **arrays)
+        with open(os.path.join(partial, 'state.json'), 'w') as file:
+            json.dump(values, file, indent=1)
+        sums = [_sum_line(partial, name) for name in ('network.npz', 'state.json')]
+        with open(os.path.join(partial, 'SHA256SUMS'), 'w') as file:
+            file.writelines(sums)
         put(partial, path)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise Fault('%s: cannot be written (%s); free space or fix it, and the same command resumes from the checkpoint before'
-                    % (path, error.strerror))
-    for other in _newest_first(folder) if step else ():
-        if 'step' in other and other not in (name, os.path.basename(before or '')):
-            shutil.rmtree(os.path.join(folder, other), ignore_errors=True)
+        raise Fault('%s: cannot be written (%s); free space or fix it, and the same command '
+                    'resumes from the checkpoint before' % (path, error.strerror))
+    if state.step:
+        _remove_within(folder, keep=[path, before])
     return path
 
 
 def newest(folder, within=True):
-    """Reads the newest checkpoint that is not damaged; within=False: only those after an increment.
+    """Reads the newest checkpoint that is not damaged.
+
+    Args:
+        folder: str, MODEL_DIR/DATASET.
+        within: bool. False: only those after an increment.
 
     Returns:
-        arrays, state: as `read` returns them; None if there is no checkpoint.
-        path: str, the checkpoint's folder, or None.
-        damaged: list of str, newer checkpoints that are damaged, and how.
+        Checkpoint, or None if there is none.
 
-    Raises: Fault: all checkpoints are damaged, or one has another format or was edited.
+    Raises:
+        Fault: all are damaged, or one cannot be read or has another format.
     """
     damaged = []
-    for name in _newest_first(folder):
-        path = os.path.join(folder, name)
-        if 'step' in name and not within:
+    for path in _newest_first(folder):
+        if _is_within(path) and not within:
             continue
         try:
-            return read(path) + (path, damaged)
+            arrays, state = read(path)
         except (ValueError, RecursionError) as error:  # the latter of JSON within JSON within ..
             damaged.append('%s: %s' % (path, error))
         except OSError as error:
             raise Fault('%s: cannot be read (%s)' % (error.filename, error.strerror))
+        else:
+            return Checkpoint(arrays, state, path, damaged)
     if damaged:
-        raise Fault('%s; no other checkpoint is there; delete it to begin anew' % '\n'.join(damaged))
-    return None, None, None, []
+        raise Fault('%s; no other checkpoint is there; delete it to begin anew'
+                    % '\n'.join(damaged))
+    return None
 
 
 def read(path):
-    """Reads a checkpoint: arrays, dict from name to array, and state, dict.
+    """Reads a checkpoint.
 
-    Raises: ValueError: it is damaged. Fault: it has another format, or was edited. OSError.
+    Args:
+        path: str, its folder.
+
+    Returns:
+        arrays: dict from name to array.
+        state: state.State.
+
+    Raises:
+        ValueError: it is damaged.
+        Fault: it has another format, or is not what this program writes.
+        OSError.
     """
-    contents = {}
     for name in ('SHA256SUMS', 'network.npz', 'state.json'):
         irregular = sources.irregular(os.path.join(path, name))
         if irregular:
-            _format(path)  # the fault of a checkpoint from before there were checksums
+            _check_format(path)  # the fault of a checkpoint from before there were checksums
             raise ValueError('%s: %s' % (name, irregular))
-        with open(os.path.join(path, name), 'rb') as file:
-            contents[name] = file.read()
-        if name != 'SHA256SUMS' and _sum_line(name, contents[name]) not in contents['SHA256SUMS']:
+    with open(os.path.join(path, 'SHA256SUMS'), errors='replace') as file:
+        sums = file.readlines()
+    for name in ('network.npz', 'state.json'):
+        if _sum_line(path, name) not in sums:
             raise ValueError('%s is damaged' % name)
-    state = _format(path)
-    wrong = _wrong(state)
-    if not wrong and _name(state) != os.path.basename(os.path.normpath(path)):
-        wrong = 'the folder was renamed, %s is in it' % _name(state)
+    values = _check_format(path)
     try:
-        with np.load(io.BytesIO(contents['network.npz']), allow_pickle=False) as archive:
+        state = states.from_json(values)
+        if state.name != os.path.basename(os.path.normpath(path)):
+            raise ValueError('the folder was renamed, %s is in it' % state.name)
+        with np.load(os.path.join(path, 'network.npz'), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, zipfile.BadZipFile, OSError, NotImplementedError):
-        wrong = wrong or 'network.npz is no archive of arrays'
-    if not wrong:
-        shapes = [arrays[name].shape for name in sorted(arrays) if re.fullmatch('(resnet/)?dense/(bias|kernel)', name)]
-        if [shape[-1:] for shape in shapes] != [(len(state['classes']),)] * 2:
-            wrong = 'network.npz has no dense layer for the classes of state.json'
-    if wrong:
-        raise Fault('%s: is not as this program wrote it: %s; restore it, or delete it and resume from the checkpoint before'
-                    % (path, wrong))
+    except (ValueError, zipfile.BadZipFile, OSError, NotImplementedError) as error:
+        raise Fault('%s: is not as this program writes it: %s; restore it, or delete it and resume '
+                    'from the checkpoint before' % (path, error))
     return arrays, state
 
 
-def network(arrays):
-    """The arrays of a checkpoint after an increment, two dicts: the trained network, and what replaces parts of it in use."""
-    replaced = {name[len(LAST_LAYER):]: value for name, value in arrays.items() if name.startswith(LAST_LAYER)}
-    return {name: value for name, value in arrays.items() if not name.startswith(LAST_LAYER)}, replaced
+def joined(network, correction):
+    """The arrays of a checkpoint after an increment, dict from name to array.
+
+    Args:
+        network: dict from name to array, as trained.
+        correction: bic_layer.Correction.
+    """
+    arrays = dict(network)
+    for name, value in correction._asdict().items():
+        arrays[_CORRECTED + name] = np.asarray(value)
+    return arrays
+
+
+def split(arrays):
+    """The opposite of `joined`: the network as trained, and the bic_layer.Correction."""
+    network = {}
+    correction = {}
+    for name, array in arrays.items():
+        if name.startswith(_CORRECTED):
+            correction[name[len(_CORRECTED):]] = array
+        else:
+            network[name] = array
+    return network, bic_layer.Correction(**correction)
 
 
 @contextlib.contextmanager
 def lock(folder, newest_path):
-    """A context that keeps other runs out of a folder. The system releases the lock when this process ends, for any reason.
+    """A context that keeps other runs out of a folder.
 
-    The lock's time stamp is renewed every few seconds: it shows other workers that this process is alive.
-    Raises a Fault if another run has the lock, or has written a newer checkpoint than newest_path, str or None, from `newest`.
+    The system releases the lock when this process ends, for any reason. The lock's time stamp is
+    renewed every few seconds: it shows other workers that this process is alive.
+
+    Args:
+        folder: str, MODEL_DIR/DATASET.
+        newest_path: str or None, the newest checkpoint that this run knows.
+
+    Raises:
+        Fault: another run has the lock, or has written a newer checkpoint.
     """
     path = os.path.join(folder, 'lock')
     try:
         os.makedirs(folder, exist_ok=True)
-        file = open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), 'r+b', buffering=0)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except OSError as error:
         raise Fault('%s: cannot be written (%s)' % (path, error.strerror))
     ended = threading.Event()
@@ -153,16 +205,19 @@ def lock(folder, newest_path):
             with contextlib.suppress(OSError):
                 os.utime(path)
 
-    with file:
+    with open(descriptor, 'r+b', buffering=0) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Fault('%s: another run is writing there (%s); wait for its end, or choose another MODEL_DIR'
-                        % (folder, file.read().decode(errors='replace')))
+            raise Fault('%s: another run is writing there (%s); wait for its end, or choose '
+                        'another MODEL_DIR' % (folder, file.read().decode(errors='replace')))
         except OSError as error:
-            raise Fault('%s: cannot be locked (%s); choose another MODEL_DIR' % (folder, error.strerror))
-        if newest(folder)[2] != newest_path:
-            raise Fault('%s: another run has just written there; repeat the command to resume from that' % folder)
+            raise Fault('%s: cannot be locked (%s); choose another MODEL_DIR'
+                        % (folder, error.strerror))
+        checkpoint = newest(folder)
+        if checkpoint and checkpoint.path != newest_path:
+            raise Fault('%s: another run has just written there; repeat the command to resume '
+                        'from that' % folder)
         with contextlib.suppress(OSError):  # on a full disk it is locked all the same
             file.truncate(0)
             file.write(('process %d on %s' % (os.getpid(), platform.node())).encode())
@@ -184,12 +239,17 @@ def lock_state(folder):
 
 
 def put(partial, path):
-    """Flushes a folder to the disk, then renames it to path. An older folder there is replaced as a whole."""
+    """Flushes a folder to the disk and renames it. An older folder there is replaced as a whole.
+
+    Args:
+        partial: str, the folder, complete.
+        path: str, its new name.
+    """
     old = path + '.old'
     shutil.rmtree(old, ignore_errors=True)
-    for place, _, files in os.walk(partial):
-        for name in files + ['']:
-            _sync(os.path.join(place, name))
+    for folder, _, names in os.walk(partial):
+        for name in names + ['']:
+            _sync(os.path.join(folder, name))
     if os.path.lexists(path):
         os.rename(path, old)
     os.rename(partial, path)
@@ -203,80 +263,58 @@ def _sync(path):
     os.close(descriptor)
 
 
-def _sum_line(name, content):
-    return ('%s  %s\n' % (hashlib.sha256(content).hexdigest(), name)).encode()
+def _sum_line(folder, name):
+    """The line of SHA256SUMS for a file, str."""
+    digest = hashlib.sha256()
+    with open(os.path.join(folder, name), 'rb') as file:
+        for block in iter(lambda: file.read(1 << 20), b''):  # a network need not fit twice
+            digest.update(block)
+    return '%s  %s\n' % (digest.hexdigest(), name)
 
 
-def _name(state):
-    """The folder of a checkpoint with this state, str."""
-    done, step = len(state['results']), state['step']
-    return 'increment-%d-step-%d' % (done, step) if step else 'increment-%d' % (done - 1)
+def _check_format(path):
+    """The values of state.json, dict, or None if there is no such file.
 
-
-def _wrong(state):
-    """What is wrong with a state that has the right format, str; or None."""
-    kinds = ['%s of state.json has another form' % key for key in _STATE if key not in state or not _is(state[key], _STATE[key])]
-    if kinds:
-        return kinds[0]
-    done = len(state['results'])
-    illegal = settings.illegal(state['settings'])
-    if illegal:
-        return 'settings of state.json: ' + illegal
-    if (len(state['fits']), len(state['matrix'])) != (done, done) or not all(
-            len(fit) == 5 and _is(fit[:4], [None]) and type(fit[4]) is bool for fit in state['fits']):
-        return 'fits or matrix of state.json are not one per increment'
-    if [len(row) for row in state['matrix']] != list(range(1, done + 1)):
-        return 'matrix of state.json has rows of another length'
-    if any(len(losses) != 5 for losses in state['sums']):
-        return 'sums of state.json are not five losses per step'
-    if min(state['sizes'], default=0) < 1 or sum(state['sizes']) != len(state['classes']) or done > len(state['sizes']):
-        return 'sizes of state.json do not add up to its classes'
-    if len(state['exemplars']) != sum(state['sizes'][:done]):
-        return 'exemplars of state.json are not one list per class learnt'
-    return 'step of state.json is too small' if state['step'] < (0 if done else 1) else None
-
-
-def _is(value, kind):
-    if isinstance(kind, list):
-        return isinstance(value, list) and all(_is(one, kind[0]) for one in value)
-    if isinstance(kind, dict):
-        return isinstance(value, dict) and set(value) == set(kind) and all(_is(value[key], kind[key]) for key in kind)
-    if kind in (None, float):
-        return type(value) in (int, float) or kind is None and value is None
-    return type(value) is kind
-
-
-def _format(path):
-    """The state of a checkpoint, or None if it has none. Raises: Fault: it has another format."""
+    Raises:
+        Fault: it has another format.
+    """
     file = os.path.join(path, 'state.json')
     if sources.irregular(file):
         return None
     with open(file, encoding='utf-8') as text:
-        state, _ = json.JSONDecoder().raw_decode(text.read())  # other formats have more behind it
-    if not isinstance(state, dict) or state.get('format') != FORMAT:
-        raise Fault('%s: state.json has another format than %d, which this program writes; begin a new run in another MODEL_DIR, '
-                    'or resume with the commit that wrote it' % (path, FORMAT))
-    return state
+        # The first formats have more behind the JSON.
+        values, _ = json.JSONDecoder().raw_decode(text.read())
+    if not isinstance(values, dict) or values.pop('format', None) != FORMAT:
+        raise Fault('%s: state.json has another format than %d, which this program writes; begin a '
+                    'new run in another MODEL_DIR, or resume with the commit that wrote it'
+                    % (path, FORMAT))
+    return values
 
 
 def _newest_first(folder):
-    """Names of the checkpoint folders, complete or not."""
+    """The checkpoint folders, complete or not, list of str."""
     try:
         names = os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):  # the latter is reported with the settings
         return []
     except OSError as error:
         raise Fault('%s: cannot be read (%s)' % (folder, error.strerror))
-    parts = [re.fullmatch(r'increment-(\d+)(?:-step-(\d+))?', name, re.ASCII) for name in names]
-    order = {found.group(): (int(found.group(1)), int(found.group(2) or 0) or float('inf')) for found in parts if found}
-    return sorted(order, key=order.get, reverse=True)
+    ages = {}
+    for name in names:
+        match = re.fullmatch(r'increment-(\d+)(?:-step-(\d+))?', name, re.ASCII)
+        if match:
+            step = int(match.group(2) or 0) or float('inf')
+            ages[os.path.join(folder, name)] = (int(match.group(1)), step)
+    return sorted(ages, key=ages.get, reverse=True)
 
 
-def _without_nan(value):
-    """The value with None for nan, which JSON does not have, and Python's numbers for NumPy's."""
-    if isinstance(value, dict):
-        return {key: _without_nan(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(one) for one in value]
-    value = value.item() if isinstance(value, np.generic) else value
-    return None if isinstance(value, float) and math.isnan(value) else value
+def _is_within(path):
+    """Whether a checkpoint was written within an increment, not after it."""
+    return '-step-' in os.path.basename(path)
+
+
+def _remove_within(folder, keep):
+    """Removes the checkpoints within increments but for some paths, a list."""
+    for path in _newest_first(folder):
+        if _is_within(path) and path not in keep:
+            shutil.rmtree(path, ignore_errors=True)

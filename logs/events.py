@@ -9,7 +9,7 @@ import time
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from data import Fault, batches, images, png_folder, reason
+from data import Fault, batches, images, numerics, png_folder, reason
 
 try:
     from logs import draw
@@ -21,51 +21,90 @@ _NO_CURVES = ('increment', 'epoch', 'step', 'hours_left')  # keys of log lines
 
 
 class Events:
-    """Writes an event file. A resumed run writes another one to the same folder; TensorBoard shows them as one run.
+    """Writes an event file.
+
+    A resumed run writes another one to the same folder; TensorBoard shows them as one run.
 
     Args:
-        steps_before, seen: lists of int, training steps before each increment, classes seen after it.
-        increment, step: int, where this process begins. TensorBoard drops later points of earlier processes.
+        folder: str.
+        steps_before: list of int, training steps before each increment.
+        ends: list of int, classes seen after each increment.
+        increment: int, where this process begins.
+        step: int, likewise. TensorBoard drops later points of earlier processes.
     """
 
-    def __init__(self, folder, steps_before, seen, increment, step):
-        self.folder, self._steps_before, self._seen = folder, steps_before, seen
-        # tf.summary.FileWriter writes in a thread: Ctrl-C at the wrong moment makes its close() wait for ever.
+    def __init__(self, folder, steps_before, ends, increment, step):
+        self.folder = folder
+        self._steps_before = steps_before
+        self._ends = ends
+        # tf.summary.FileWriter writes in a thread: Ctrl-C at the wrong moment makes its close()
+        # wait for ever.
         name = 'events.out.tfevents.%010d.%s' % (time.time(), platform.node())
-        self._path, self._file = os.path.join(folder, name), None
+        self._path = os.path.join(folder, name)
+        self._file = None
         self._write(file_version='brain.Event:2')
-        self._write(step=steps_before[increment] + step + 1, session_log=tf.SessionLog(status=tf.SessionLog.START))
+        self._write(step=steps_before[increment] + step + 1,
+                    session_log=tf.SessionLog(status=tf.SessionLog.START))
 
     def line(self, tag, values):
-        """Adds a log line to the curves: losses, rate and speed over steps; the correction and the results over classes seen."""
+        """Adds a log line to the curves.
+
+        Losses, rate and speed are drawn over training steps, the correction and the results over
+        classes seen.
+
+        Args:
+            tag: str, of the line.
+            values: dict, its keys and values.
+        """
         if tag not in ('train', 'bias', 'result'):
             return
         k = values['increment']
-        step = self._steps_before[k] + values['step'] if tag == 'train' else self._seen[k]
-        self._write(step=step, summary=tf.Summary(value=[
-            tf.Summary.Value(tag='%s/%s' % (tag, key), simple_value=value) for key, value in values.items()
-            if isinstance(value, numbers.Real) and np.isfinite(value) and key not in _NO_CURVES]))
+        step = self._steps_before[k] + values['step'] if tag == 'train' else self._ends[k]
+        points = []
+        for key, value in values.items():
+            is_point = isinstance(value, numbers.Real) and np.isfinite(value)
+            if is_point and key not in _NO_CURVES:
+                points.append(tf.Summary.Value(tag='%s/%s' % (tag, key), simple_value=value))
+        self._write(step=step, summary=tf.Summary(value=points))
 
-    def pictures(self, s, data, now, scores, exemplars):
-        """Writes images of the newest classes as training sees them, their exemplars, and the confusion matrices.
+    def pictures(self, s, data, now, scores, memory):
+        """Writes images of the newest classes, their exemplars, and the confusion matrices.
 
-        Args: scores: results.Scores of the test. exemplars: list of int arrays, by label in order of choice.
+        Args:
+            s: settings.
+            data: dataset.Dataset.
+            now: exemplar.Increment.
+            scores: metrics.Scores of the test.
+            memory: list by label of int arrays, in order of choice.
         """
-        draws = next(batches.epochs(_GRID ** 2, now.increment, s))[1]
-        newest = [of_class[:_GRID] for of_class in data.train[now.num_old:now.num_seen][-_GRID:]]
-        pages = {'training_images': _page(s, data, newest, lambda image, draw: batches.augmented(image, draw, s), draws),
-                 'exemplars': _page(s, data, [of_class[:_GRID] for of_class in exemplars[-_GRID:]],
-                                    lambda image, _: batches.centred(image, s), draws)}
+        _, draws = next(batches.epochs(_GRID ** 2, now.index, s))
+        newest = data.train[now.num_old:now.num_seen][-_GRID:]
+        pages = {
+            'training_images': _page(s, data, newest, draws),  # as training sees them
+            'exemplars': _page(s, data, memory[-_GRID:]),
+        }
+        pictures = {}
         with png_folder.encoder() as encode:
-            encoded = {name: encode(pixels) for name, pixels in pages.items()}
+            for name, pixels in pages.items():
+                pictures[name] = encode(pixels)
         if draw:
-            content = io.BytesIO()
-            with draw.styled():
-                draw.confusion_by_class(scores.labels, [scores.off.predicted, scores.on.predicted], data.names[:now.num_seen],
-                                        self._seen[:now.increment], now.num_seen).savefig(content, format='png')
-            encoded['confusion'] = content.getvalue()
-        self._write(step=now.num_seen, summary=tf.Summary(value=[
-            tf.Summary.Value(tag=name, image=tf.Summary.Image(encoded_image_string=png)) for name, png in encoded.items()]))
+            pictures['confusion'] = self._confusion(data, now, scores)
+        values = []
+        for name, png in pictures.items():
+            image = tf.Summary.Image(encoded_image_string=png)
+            values.append(tf.Summary.Value(tag=name, image=image))
+        self._write(step=now.num_seen, summary=tf.Summary(value=values))
+
+    def _confusion(self, data, now, scores):
+        """The picture of the confusion matrices, bytes of a PNG file."""
+        content = io.BytesIO()
+        predicted = [scores.before.predicted, scores.after.predicted]
+        with draw.styled():
+            figure = draw.confusion_by_class(
+                scores.labels, predicted, data.names[:now.num_seen], self._ends[:now.index],
+                now.num_seen)
+            figure.savefig(content, format='png')
+        return content.getvalue()
 
     def close(self):
         with contextlib.suppress(tf.errors.OpError):  # of a full disk, already reported
@@ -77,19 +116,43 @@ class Events:
             self._file.write(tf.Event(wall_time=time.time(), **event).SerializeToString())
             self._file.flush()
         except tf.errors.OpError as error:
-            raise Fault('%s: cannot be written (%s); the same command resumes from the last checkpoint'
-                        % (self.folder, reason(error)))
+            raise Fault('%s: cannot be written (%s); the same command resumes from the last '
+                        'checkpoint' % (self.folder, reason(error)))
 
 
-def _page(s, data, rows, load, draws):
-    """A page of images, uint8 [height, width, 3]. load: from an image, as of `batches.augmented`, and a draw to a tensor."""
+def _page(s, data, rows, draws=None):
+    """A page of images.
+
+    Args:
+        s: settings.
+        data: dataset.Dataset.
+        rows: list of int arrays, the images of each row.
+        draws: float64 array [images, 4], see batches.epochs: the images are augmented. None: they
+            are as in evaluation.
+
+    Returns:
+        uint8 array [height, width, 3].
+    """
+    rows = [row[:_GRID] for row in rows]
     page = np.full([len(rows), s.IMAGE_SIZE, _GRID, s.IMAGE_SIZE, 3], 255, np.uint8)
-    with tf.Graph().as_default(), batches.host_session() as session, images.explained(data.paths[np.concatenate(rows)]):
-        path, draw = tf.placeholder(tf.string, []), tf.placeholder(tf.float64, [4])
-        of_path = load(lambda window: batches.of_file(path, window), draw)
-        visible = session.make_callable(tf.saturate_cast(batches.denormalised(of_path, s), tf.uint8), [path, draw])
-        draws = iter(draws)
-        for row, of_row in enumerate(rows):
-            for column, image in enumerate(of_row):
-                page[row, :, column] = visible(data.paths[image], next(draws))
+    paths = data.paths[np.concatenate(rows)]
+    with tf.Graph().as_default(), numerics.host_session() as session, images.explained(paths):
+        path = tf.placeholder(tf.string, [])
+        draw = tf.placeholder(tf.float64, [4])
+
+        def load(window):
+            return batches.of_file(path, window)
+
+        if draws is None:
+            draws = np.zeros([_GRID ** 2, 4])
+            normalised = batches.centred(load, s)
+        else:
+            normalised = batches.augmented(load, draw, s)
+        visible = tf.saturate_cast(batches.denormalised(normalised, s), tf.uint8)
+        make_visible = session.make_callable(visible, [path, draw])
+        number = 0
+        for row, numbers_of_row in enumerate(rows):
+            for column, image in enumerate(numbers_of_row):
+                page[row, :, column] = make_visible(data.paths[image], draws[number])
+                number += 1
     return page.reshape(len(rows) * s.IMAGE_SIZE, -1, 3)

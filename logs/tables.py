@@ -38,8 +38,8 @@ def kinds(each):
     first = {}
     for one in each:
         for name, value in one.items():
-            first.setdefault(name, settings.shown(value))
-    of_runs = [{name: settings.shown(one.get(name, value)) for name, value in first.items()
+            first.setdefault(name, settings.as_text(value))
+    of_runs = [{name: settings.as_text(one.get(name, value)) for name, value in first.items()
                 if name != 'SEED' and name not in settings.FREE} for one in each]
     differ = [name for name in of_runs[0] if len({one[name] for one in of_runs}) > 1] or ['METHOD']
     members = {}

@@ -12,7 +12,7 @@ import tensorflow.compat.v1 as tf
 from hypothesis import strategies as st
 
 import imagenet_main
-from data import Fault, batches, devices, images, settings
+from data import Fault, Faults, batches, devices, images, settings
 from logs import log, results
 from logs.run import Run
 
@@ -31,21 +31,36 @@ def assert_about(names, faults):
     assert [line.splitlines() for line in faults] == [[line] for line in faults]
 
 
-@hypothesis.given(st.lists(TEXT | st.builds('--{}={}'.format, st.sampled_from(sorted(settings.SETTINGS)), TEXT), max_size=4))
+def read_settings(arguments, faults):
+    return settings.read(vars(imagenet_main), imagenet_main.RECIPES, arguments, faults)
+
+
+NAMES = sorted(vars(read_settings([], Faults())[0]))
+OVERRIDES = st.builds('--{}={}'.format, st.sampled_from(NAMES), TEXT)
+
+
+@hypothesis.given(st.lists(TEXT | OVERRIDES, max_size=4))
 def test_settings(given):
     """Values are legal, and increments and schedule follow from them; or there are faults."""
-    names = [*settings.SETTINGS, 'no such setting', 'an override is written --NAME=value', 'is given more than once']
+    faults = Faults()
     try:
-        runs = settings.read(vars(imagenet_main), imagenet_main.RECIPES, given)
+        runs = read_settings(given, faults)
+        faults.raise_any()
     except Fault as fault:
-        return assert_about(names, str(fault).split('\n'))
-    for s, faults in runs:
-        if faults:
-            assert_about(names, list(faults.values()))
-        elif s.NUM_CLASSES:
+        other = ['no such setting', 'an override is written --NAME=value',
+                 'is given more than once']
+        return assert_about(NAMES + other, str(fault).split('\n'))
+    for s in runs:
+        stored = json.loads(json.dumps(settings.fixed(s)))
+        settings.changes(s, stored, 'state', faults)
+        assert not faults.lines
+        if s.NUM_CLASSES:
             assert sum(settings.increment_sizes(s, s.NUM_CLASSES)) == s.NUM_CLASSES
-            assert settings.changes(s, json.loads(json.dumps(settings.fixed(s))), 'state') == {}
-            assert 0 <= settings.learning_rate(s, 1000, 7) < 1e39 and settings.num_steps(s, types.SimpleNamespace(train=7)) >= 1
+        assert all(0 < epoch < s.EPOCHS for epoch in s.LR_DROP_EPOCHS)
+        assert s.IMAGE_SIZE <= s.RESIZE_SIDE_MIN <= s.RESIZE_SIDE_MAX
+        assert 0 <= settings.learning_rate(s, 1000, 7) < 1e39
+        steps = settings.num_steps(s, 7)
+        assert 1 <= settings.batch_size(s, 7, steps - 1) <= s.BATCH_SIZE
 
 
 def changed(draw, value):
@@ -78,7 +93,7 @@ def test_states(whole, handful, tmp_path_factory, name, data):
             run.save(now, run.weights or {}, run.step)
             assert len(run.fits) == len(run.matrix) == run.done and len(run.exemplars) == now.num_old
     except Fault as fault:
-        assert_about([*settings.SETTINGS, str(folder), handful], str(fault).split('\n'))
+        assert_about([*NAMES, str(folder), handful], str(fault).split('\n'))
 
 
 def test_image_bytes(tmp_path):
