@@ -286,6 +286,7 @@ class Run:
             time.sleep(0.5)
         self._continue(arrays, state)
         self.resumed = path
+        self.remaining = self.remaining[1:]
         self.memory = [self.data.find(paths, label)[0]
                        for label, paths in enumerate(state.exemplars)]
         return True
@@ -306,7 +307,7 @@ class Run:
         self._network = weights
         self._correction = correction
         self._steps_done += settings.num_steps(self.s, now.num_train) - self.step
-        self.remaining = [other for other in self.remaining if other.index > now.index]
+        self.remaining = self.remaining[1:]
         self.state.rows.append(metrics.result_row(now, correction, scores))
         self.state.exemplars = [self.data.relative(numbers) for numbers in memory]
         self.state.step = 0
