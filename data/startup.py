@@ -1,5 +1,5 @@
 """What must be set before TensorFlow is loaded. imagenet_main.py calls it first."""
-import importlib
+import importlib.util
 import os
 import signal
 import sys
@@ -18,6 +18,8 @@ def load_tensorflow(as_program):
         as_program: bool, whether this is the user's command. Then Ctrl-C ends it without a
             traceback while TensorFlow is being loaded.
     """
+    if importlib.util.find_spec('fcntl') is None:
+        sys.exit('this program needs Linux or macOS: it locks its checkpoints with fcntl')
     if as_program and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     for name, value in ENVIRONMENT.items():

@@ -1,1 +1,1 @@
-"""All that a run writes: log lines, checkpoints, the exported model; and what is made of log files: tables, pictures."""
+"""All that a run writes: log lines, checkpoints, the model to use; and what is made of logs."""

@@ -258,9 +258,15 @@ def put(partial, path):
 
 
 def _sync(path):
+    """Flushes a file or folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        if not os.path.isdir(path):  # some network file systems cannot flush folders
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _sum_line(folder, name):

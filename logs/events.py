@@ -30,7 +30,7 @@ class Events:
         steps_before: list of int, training steps before each increment.
         ends: list of int, classes seen after each increment.
         increment: int, where this process begins.
-        step: int, likewise. TensorBoard drops later points of earlier processes.
+        step: int, likewise.
     """
 
     def __init__(self, folder, steps_before, ends, increment, step):
@@ -43,8 +43,12 @@ class Events:
         self._path = os.path.join(folder, name)
         self._file = None
         self._write(file_version='brain.Event:2')
-        self._write(step=steps_before[increment] + step + 1,
-                    session_log=tf.SessionLog(status=tf.SessionLog.START))
+        first_step = steps_before[increment] + step + 1
+        if first_step > max(ends[:increment], default=0):
+            # TensorBoard then drops the points of earlier processes from this step on. Results,
+            # whose steps are classes seen, must stay.
+            start = tf.SessionLog(status=tf.SessionLog.START)
+            self._write(step=first_step, session_log=start)
 
     def line(self, tag, values):
         """Adds a log line to the curves.
@@ -88,7 +92,8 @@ class Events:
             for name, pixels in pages.items():
                 pictures[name] = encode(pixels)
         if draw:
-            pictures['confusion'] = self._confusion(data, now, scores)
+            with contextlib.suppress(Exception):  # whatever matplotlib raises costs the picture
+                pictures['confusion'] = self._confusion(data, now, scores)
         values = []
         for name, png in pictures.items():
             image = tf.Summary.Image(encoded_image_string=png)

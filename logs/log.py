@@ -175,7 +175,7 @@ def begin(run):
     num_gpus = numerics.num_gpus()
     write('env', git=_commit(), python=platform.python_version(), tensorflow=tf.__version__,
           numpy=np.__version__,
-          device='gpu:%d' % num_gpus if num_gpus else 'cpu:%d' % os.cpu_count(),
+          device='gpu:%d' % num_gpus if num_gpus else 'cpu:%d' % _num_cpus(),
           precision=numerics.precision(s), replicas=devices.count(s), host=platform.node())
     for name, value in sorted(vars(s).items()):
         write.text('[config]  %s=%s' % (name, settings.as_text(value)))
@@ -192,6 +192,13 @@ def begin(run):
     for line in notes.on(run):
         write.text('[note]    ' + line)
     return write
+
+
+def _num_cpus():
+    """Number of processors that this process may use, int."""
+    if hasattr(os, 'sched_getaffinity'):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
 
 
 def _commit():

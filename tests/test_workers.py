@@ -222,15 +222,15 @@ def test_two_workers(handful, tmp_path):
     assert events(out, 'env')[0]['replicas'] == '2'
     assert len(events(log_of(tmp_path), 'result')) == 2
     assert len(events(log_of(tmp_path), 'resume')) == 3
-    arrays = stored(tmp_path, 'increment-1')
-    assert sorted(arrays) == sorted(stored(tmp_path / 'devices', 'increment-1'))
+    arrays, _ = stored(tmp_path, 'increment-1')
+    others, _ = stored(tmp_path / 'devices', 'increment-1')
+    assert sorted(arrays) == sorted(others)
 
     # With the same weights, one device corrects and herds as two do.
     theirs = newest_state(tmp_path)
     ours = newest_state(tmp_path / 'alone')
-    assert theirs['exemplars'] == ours['exemplars']
-    np.testing.assert_allclose(theirs['fits'][1][:4], ours['fits'][1][:4], atol=1e-4)
-    assert theirs['results'][1] == pytest.approx(ours['results'][1], abs=1e-4)
+    assert theirs.exemplars == ours.exemplars
+    assert theirs.rows[1] == pytest.approx(ours.rows[1], abs=1e-4)
 
 
 def first_losses(text):
@@ -248,7 +248,7 @@ def stop_both_by_a_signal_to_one(handful, tmp_path):
     assert resume['step'] != '0'
     out, _ = ends(chief, 75)
     _, err = ends(other, 75)
-    step = newest_state(tmp_path)['step']
+    step = newest_state(tmp_path).step
     assert err.endswith('stopped; the same command resumes\n')
     assert int(resume['step']) < step < 43
     assert events(out, 'save')[-1]['dir'].endswith('/increment-1-step-%d' % step)
