@@ -68,7 +68,7 @@ RULES = {
     'REPLICAS': rules.whole(0, 1024),
     'WORKER_MINUTES': rules.number(0.01, 1e4),
     'METHOD': rules.one_of(METHODS),
-    'EXEMPLAR_SELECTION': rules.one_of(('herding', 'random')),
+    'EXEMPLAR_SELECTION': rules.one_of(tuple(exemplar.SELECTIONS)),
     'CLASS_ORDER_SEED': rules.whole(0, 2 ** 32 - 1),
     'TEMPERATURE': rules.number(1e-3, 1e3),
     'MOMENTUM': rules.half_open(0, 1),

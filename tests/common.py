@@ -3,6 +3,7 @@ import glob
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -13,8 +14,10 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import imagenet_main
-from data import Faults, dataset, settings, sources
+import resnet_model
+from data import Faults, dataset, devices, settings
 from logs import checkpoint
+from logs.run import Run
 
 SCRIPT = os.path.abspath(imagenet_main.__file__)
 # ResNet-18's last feature map then has 4 pixels.
@@ -28,7 +31,7 @@ WHOLE = ['--CHECKPOINT_EPOCHS=1', '--CHECKPOINT_MINUTES=1000', '--EPOCHS=3', '--
 
 
 def arguments(data, folder, *more):
-    """A run of the handful: 5 and 3 classes, batches of 7, 2 epochs: 8 and 9 steps.
+    """A run of the handful: 5 and 3 classes, batches of 7, 2 epochs: 7 and 9 steps.
 
     Of equal names the last one counts.
     """
@@ -76,21 +79,10 @@ def tar(files, change=(), mode='w'):
     return out.getvalue()
 
 
-def listed(folder, num_classes=3, test_fraction=0.25):
-    """What `sources.read` finds there: a Listing, and the Faults."""
-    s = types.SimpleNamespace(
-        DATA_DIR=str(folder), NUM_CLASSES=num_classes, TEST_FRACTION=test_fraction,
-        MODEL_DIR='model', LOG_DIR='logs')
-    faults = Faults()
-    return sources.read(s, faults), faults
-
-
 def linear(images, depth, num_classes, training, decay, data_format):
     """In place of resnet_model.resnet: a network of each image's mean colour, redone by hand."""
-    kernel = tf.get_variable('dense/kernel', [3, num_classes], use_resource=True)
-    bias = tf.get_variable('dense/bias', [num_classes], use_resource=True)
-    tf.add_to_collection('decayed', kernel)
-    tf.add_to_collection('decayed', bias)
+    kernel = resnet_model.decayed_variable('dense/kernel', [3, num_classes])
+    bias = resnet_model.decayed_variable('dense/bias', [num_classes])
     features = tf.reduce_mean(images, [1, 2]) / 100
     return features, tf.matmul(features, kernel) + bias
 
@@ -115,6 +107,26 @@ def run_main(data, folder, *more):
     """Runs to the end; rows and the text of its one log."""
     rows = imagenet_main.main(arguments(data, folder, *more))
     return rows, log_of(folder)
+
+
+def run_at(increment, model, data, copy, *more):
+    """A Run that is about to begin an increment, from another run's checkpoints before it.
+
+    Args:
+        increment: int.
+        model: str, MODEL_DIR/DATASET of the other run.
+        data: str, DATA_DIR.
+        copy: str, a folder, to which the checkpoints are copied.
+        more: overrides.
+    """
+    s = settings_of(arguments(data, copy, *more))
+    for k in range(increment):
+        name = 'increment-%d' % k
+        shutil.copytree(os.path.join(model, name), os.path.join(s.MODEL_DIR, s.DATASET, name))
+    faults = Faults()
+    run = Run(s, faults, devices.ONE)
+    faults.raise_any()
+    return run
 
 
 def log_of(folder):

@@ -1,4 +1,4 @@
-"""Lets the tests import the project's files from wherever they are run; the images that runs are made of."""
+"""Lets the tests import the project's files from anywhere; the images that runs are made of."""
 import os
 import sys
 
@@ -6,15 +6,15 @@ import pytest
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')  # as in imagenet_main.py
+os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')  # as in data/startup.py
 
 
 @pytest.fixture(autouse=True)
 def no_models(request, monkeypatch):
-    """Writing the model to use after every increment takes time; what is not about it, or about whole runs, goes without."""
+    """Writing the model to use after each increment takes time: only where it is looked at."""
     from logs import export  # not before the path and the environment are set
     if request.module.__name__ not in ('test_export', 'test_methods'):
-        monkeypatch.setattr(export, 'write', lambda *args: None)
+        monkeypatch.setattr(export, 'write', lambda folder, s, names, network, correction: None)
 
 
 @pytest.fixture(name='digits', scope='session')
@@ -34,6 +34,8 @@ def handful_(digits, tmp_path_factory):
         os.symlink(os.path.join(digits, part), str(folder / part))
         with open(os.path.join(digits, part + '.txt')) as file:
             lines = file.read().split('\n')
-        kept = [line for digit in range(8) for line in [x for x in lines if x.endswith(' %d' % digit)][:count]]
+        kept = []
+        for digit in range(8):
+            kept += [line for line in lines if line.endswith(' %d' % digit)][:count]
         (folder / (part + '.txt')).write_text('\n'.join(kept) + '\n')
     return str(folder)

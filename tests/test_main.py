@@ -1,4 +1,5 @@
-"""Tests the driver: one increment's graph against NumPy, `main()` on a handful of images, and the demonstration."""
+"""Tests the driver: one increment's graph against NumPy, whole small runs, the demonstration."""
+import dataclasses
 import os
 import re
 import shutil
@@ -12,217 +13,449 @@ import numpy as np
 import PIL.Image
 import pytest
 import tensorflow.compat.v1 as tf
-from common import FOLDERS, SIZE_33, arguments, events, read, recorded, run_main, settings_of, stored, without_times
+from common import FOLDERS, SIZE_33, arguments, events, run_at, run_main, settings_of, stored
 
 import bic_layer
 import exemplar
 import imagenet_main
 import resnet_model
-from data import Fault, batches, devices, prepare_digits, settings
-from logs import checkpoint, needed, results
+from data import Fault, batches, devices, numerics, prepare_digits, settings
+from logs import checkpoint, needed
 
 THREE = ['--FIRST_INCREMENT_CLASSES=3', '--CLASSES_PER_INCREMENT=2,3']
+NUM_OLD = 5  # classes before its third increment, of 8
 
 
 def test_learning_rate_drops_after_the_boundaries():
-    """The rate drops where the 0-based step exceeds 1500 3000 4000 4500, or, with 14,417 images, 1689.49 (30 epochs)."""
+    """It drops where the 0-based step exceeds 1500, 3000, 4000, 4500.
+
+    With 14,417 images the first one is 1689.49, 30 epochs.
+    """
     s = types.SimpleNamespace(LEARNING_RATE=0.1, BATCH_SIZE=256, LR_DROP_EPOCHS=(30, 60, 80, 90))
     steps = [0, 1500, 1501, 3000, 3001, 4000, 4001, 4500, 4501, 4999]
-    assert [settings.learning_rate(s, 12800, step) for step in steps] == pytest.approx(np.repeat(0.1 ** np.arange(1, 6), 2))
-    assert [settings.learning_rate(s, 14417, step) for step in (1689, 1690)] == pytest.approx([0.1, 0.01])
+    rates = [settings.learning_rate(s, 12800, step) for step in steps]
+    assert rates == pytest.approx(np.repeat(0.1 ** np.arange(1, 6), 2))
+    assert settings.learning_rate(s, 14417, 1689) == pytest.approx(0.1)
+    assert settings.learning_rate(s, 14417, 1690) == pytest.approx(0.01)
 
 
-# ---- One increment's graph -----------------------------------------------------------------------------------------------
+# ---- One increment's graph ----------------------------------------------------------------------
 def log_softmax(logits):
     return logits - np.log(np.sum(np.exp(logits), axis=1, keepdims=True))
 
 
+def literal_losses(logits, old_logits, labels, loss_l2):
+    """Equations 1 to 3 at T = 2, and the accuracy. logits of 2 m classes, old ones of the first."""
+    num_old = old_logits.shape[1]
+    num_seen = logits.shape[1]
+    targets = np.exp(log_softmax(old_logits / 2))  # over classes, not over the batch
+    student = log_softmax(logits[:, :num_old] / 2)
+    loss_distill = -np.mean(np.sum(targets * student, axis=1))  # without a factor T * T
+    loss_class = -np.mean(log_softmax(logits)[np.arange(len(labels)), labels])
+    weight = num_old / num_seen
+    return dict(
+        loss=weight * loss_distill + (1 - weight) * loss_class + loss_l2,
+        loss_class=loss_class,
+        loss_distill=loss_distill,
+        loss_l2=loss_l2,
+        top1=np.mean(logits.argmax(axis=1) == labels))
+
+
 @pytest.mark.parametrize('scale', [True, False])
 def test_two_steps_of_the_third_increment(scale, handful, tmp_path, monkeypatch):
-    """Redoes losses and momentum steps in NumPy, with a linear network on each image's mean colour. Of four increments of 2
-    classes, the old network knows 4 classes; its correction applies to the newer 2; weight decay is multiplied by 4 / 3. Soft
-    targets are normalised over classes, not over the batch. There is no factor T * T, and the old network does not change."""
+    """Redoes losses and momentum steps in NumPy, with a linear network of the mean colour.
+
+    Of four increments of 2 classes, the old network knows 4 classes. It ends in its corrected last
+    layer, where beta and gamma change the newer 2, and does not change. Weight decay is multiplied
+    by 4 / 3.
+    """
     monkeypatch.setattr(resnet_model, 'resnet', common.linear)
-    networks = recorded(monkeypatch, resnet_model, 'resnet')
-    s = settings_of(arguments(handful, tmp_path, '--FIRST_INCREMENT_CLASSES=2', '--CLASSES_PER_INCREMENT=2',
-                              '--WEIGHT_DECAY=0.01', '--SCALE_WEIGHT_DECAY=%s' % scale, *SIZE_33))
-    data, _, plan, _ = read(s)
-    train, fit = np.concatenate(data.train[:6]), bic_layer.Fit(0.6, -0.3, 0, 0, False)
+    run = run_at(0, '', handful, tmp_path, '--FIRST_INCREMENT_CLASSES=2',
+                 '--CLASSES_PER_INCREMENT=2', '--WEIGHT_DECAY=0.01',
+                 '--SCALE_WEIGHT_DECAY=%s' % scale, *SIZE_33)
+    random = np.random.RandomState(0)
+    networks = {}
+    for scope in ('resnet/', 'resnet_old/'):
+        networks[scope + 'dense/kernel'] = random.normal(size=(3, 8)).astype(np.float32)
+        networks[scope + 'dense/bias'] = random.normal(size=8).astype(np.float32)
+    old_kernel = networks['resnet_old/dense/kernel'].astype(float)
+    old_bias = networks['resnet_old/dense/bias'].astype(float)
+    correction = bic_layer.corrected(old_kernel[:, :4], old_bias[:4], 2, 0.6, -0.3)
+    corrected = resnet_model.with_last_layer({}, correction.kernel, correction.bias, 8)
+    networks.update({'resnet_old/' + name: array for name, array in corrected.items()})
+
+    train = np.concatenate(run.data.train[:6])
+    now = run.remaining[2]._replace(num_train=len(train))
+    values = [networks]
+    steps = []
     with devices.ONE.graph():
-        model = imagenet_main.build(s, plan, plan[2]._replace(train=len(train)), [bic_layer.IDENTITY, fit])
-        assert [network['training'] for network in networks] == [True, False, False]  # not the old one, nor the one to evaluate
-        with devices.ONE.session(s) as session:
-            session.run(model.initializer)
-            session.run(model.train_batches.initializer, batches.feed(model, data, train))
-            values, steps = [session.run(model.networks)], []
+        net = imagenet_main.build(run.s, now, run.ends)
+        with devices.ONE.session(run.s) as session:
+            devices.ONE.initialize(session, net, networks)
+            net.training.start(session, run.data, train)
+            batch = [net.training.images, net.training.labels]
             for _ in range(2):
-                steps.append(session.run([model.losses, model.train_batch], {model.rate: 0.1}))
-                values.append(session.run(model.networks))
-    weight_decay, momentum = 0.01 * (4 / 3 if scale else 1), 0
-    for before, (losses, (images, labels)), after in zip(values, steps, values[1:]):
-        kernel, bias = before['resnet']['dense/kernel'].astype(float), before['resnet']['dense/bias']
+                steps.append(session.run([net.train_step, *batch], {net.rate: 0.1, net.count: 7}))
+                values.append(session.run(net.values))
+
+    weight_decay = 0.01 * (4 / 3 if scale else 1)
+    kernel_momentum = 0
+    bias_momentum = 0
+    for before, (losses, images, labels), after in zip(values, steps, values[1:]):
+        kernel = before['resnet/dense/kernel'].astype(float)
+        bias = before['resnet/dense/bias'].astype(float)
         features = images.astype(float).mean(axis=(1, 2)) / 100
         logits = (features.dot(kernel) + bias)[:, :6]
-        old = (features.dot(before['resnet_old']['dense/kernel']) + before['resnet_old']['dense/bias'])[:, :4]
-        old[:, 2:] = 0.6 * old[:, 2:] - 0.3
-        targets = np.exp(log_softmax(old / 2))
-        loss_distill = -np.mean(np.sum(targets * log_softmax(logits[:, :4] / 2), axis=1))
-        loss_class = -np.mean(log_softmax(logits)[np.arange(7), labels])
+        old_logits = (features.dot(old_kernel) + old_bias)[:, :4]
+        old_logits[:, 2:] = 0.6 * old_logits[:, 2:] - 0.3
         loss_l2 = weight_decay * (np.sum(kernel ** 2) + np.sum(bias ** 2)) / 2
-        assert losses == pytest.approx(dict(
-            loss_distill=loss_distill, loss_class=loss_class, loss_l2=loss_l2, top1=np.mean(logits.argmax(axis=1) == labels),
-            loss=2 / 3 * loss_distill + 1 / 3 * loss_class + loss_l2), rel=1e-4)
+        expected = literal_losses(logits, old_logits, labels, loss_l2)
+        assert losses == pytest.approx(expected, rel=1e-4)
+
         gradient = np.zeros((7, 8))
         gradient[:, :6] = 1 / 3 * (np.exp(log_softmax(logits)) - np.eye(6)[labels])
+        targets = np.exp(log_softmax(old_logits / 2))
         gradient[:, :4] += 2 / 3 * (np.exp(log_softmax(logits[:, :4] / 2)) - targets) / 2
-        momentum = 0.9 * momentum + features.T.dot(gradient) / 7 + weight_decay * kernel
-        np.testing.assert_allclose(after['resnet']['dense/kernel'], kernel - 0.1 * momentum, rtol=1e-4, atol=1e-5)
-        np.testing.assert_equal(after['resnet_old'], before['resnet_old'])
+        kernel_gradient = features.T.dot(gradient) / 7 + weight_decay * kernel
+        bias_gradient = gradient.mean(axis=0) + weight_decay * bias
+        kernel_momentum = 0.9 * kernel_momentum + kernel_gradient
+        bias_momentum = 0.9 * bias_momentum + bias_gradient
+        np.testing.assert_allclose(after['resnet/dense/kernel'], kernel - 0.1 * kernel_momentum,
+                                   rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(after['resnet/dense/bias'], bias - 0.1 * bias_momentum,
+                                   rtol=1e-4, atol=1e-5)
+        assert np.abs(after['resnet/dense/kernel'] - kernel).max() > 1e-3
+        for name in corrected:
+            np.testing.assert_array_equal(after['resnet_old/' + name], corrected[name])
 
 
 def three_steps(handful, folder, *more):
-    """Returns the losses of three steps of the second increment, and the types of all operations in its graph."""
-    s = settings_of(arguments(handful, folder, *SIZE_33, *more))
-    data, _, plan, _ = read(s)
+    """The losses of three steps of the second increment, and the types of its operations."""
+    run = run_at(0, '', handful, folder, *SIZE_33, *more)
+    now = run.remaining[1]
     with devices.ONE.graph():
-        model = imagenet_main.build(s, plan, plan[1], [bic_layer.IDENTITY])
-        built = {op.type for op in tf.get_default_graph().get_operations()}
-        with devices.ONE.session(s) as session:
-            session.run(model.initializer, resnet_model.first_weights(model.networks, None, s.SEED))
-            session.run(model.train_batches.initializer, batches.feed(model, data, np.concatenate(data.train)[:plan[1].train]))
-            return [session.run(model.losses['loss'], {model.rate: 0.01}) for _ in range(3)], built
+        net = imagenet_main.build(run.s, now, run.ends)
+        types_built = {operation.type for operation in tf.get_default_graph().get_operations()}
+        variables = resnet_model.variables('resnet')
+        shapes = {name: variable.shape.as_list() for name, variable in variables.items()}
+        arrays = {}
+        for name, array in resnet_model.initial_weights(shapes, run.s.SEED).items():
+            arrays['resnet/' + name] = array
+            arrays['resnet_old/' + name] = array
+        with devices.ONE.session(run.s) as session:
+            devices.ONE.initialize(session, net, arrays)
+            train = np.concatenate(run.data.train)[:now.num_train]
+            net.training.start(session, run.data, train)
+            losses = [session.run(net.train_step['loss'], {net.rate: 0.01}) for _ in range(3)]
+    return losses, types_built
 
 
 def test_mixed_precision(handful, tmp_path, monkeypatch):
-    """bfloat16 where the processor has it. Of float16, only the scaling is tested: its rewriting needs a GPU."""
-    (exact, built), (rounded, _) = three_steps(handful, tmp_path), three_steps(handful, tmp_path, '--MIXED_PRECISION=True')
-    assert (rounded == exact) == (devices.precision(types.SimpleNamespace(MIXED_PRECISION=True)) == 'float32')
+    """bfloat16 where the processor has it.
+
+    Of float16, only the scaling is tested: its rewriting needs a GPU.
+    """
+    exact, types_built = three_steps(handful, tmp_path)
+    rounded, _ = three_steps(handful, tmp_path, '--MIXED_PRECISION=True')
+    precision = numerics.precision(types.SimpleNamespace(MIXED_PRECISION=True))
+    assert (rounded == exact) == (precision == 'float32')
     np.testing.assert_allclose(rounded, exact, rtol=0.05)
-    monkeypatch.setattr(devices, 'precision', lambda s: 'float16')
-    scaled, built_scaled = three_steps(handful, tmp_path)
+
+    monkeypatch.setattr(numerics, 'precision', lambda s: 'float16')
+    scaled, types_scaled = three_steps(handful, tmp_path)
     tf.train.experimental.disable_mixed_precision_graph_rewrite()
-    assert 'IsFinite' in built_scaled - built
+    assert 'IsFinite' in types_scaled - types_built
     np.testing.assert_allclose(scaled, exact, rtol=1e-3)
 
 
 def test_the_graph_for_a_gpu(monkeypatch):
-    """The graph is built, not run. Every layer is channels-first, and the number of classes does not change the operations,
-    except initialisers: TensorFlow makes large zeros in another way than small ones."""
-    for module in (imagenet_main, devices):
-        monkeypatch.setattr(module, 'num_gpus', lambda: 1)
-    s, names = settings_of(['--XLA=True']), []
-    config = devices.session_config(s)
-    assert config.gpu_options.allow_growth and config.graph_options.optimizer_options.global_jit_level == tf.OptimizerOptions.ON_1
-    assert devices.precision(types.SimpleNamespace(MIXED_PRECISION=True)) == 'float16'
-    for classes in (5, 5000):
-        plan = [exemplar.Increment(k, k * classes, (k + 1) * classes, k, 1, 1, 1, 1, 1) for k in (0, 1)]
+    """The graph is built, not run. Every layer is channels-first.
+
+    The number of classes does not change the operations, except initialisers: TensorFlow makes
+    large zeros in another way than small ones.
+    """
+    monkeypatch.setattr(numerics, 'num_gpus', lambda: 1)
+    s = settings_of(['--XLA=True'])
+    config = numerics.session_config(s)
+    assert config.gpu_options.allow_growth
+    optimizer_options = config.graph_options.optimizer_options
+    assert optimizer_options.global_jit_level == tf.OptimizerOptions.ON_1
+    assert numerics.precision(types.SimpleNamespace(MIXED_PRECISION=True)) == 'float16'
+    names = []
+    for num_classes in (5, 5000):
+        now = exemplar.Increment(1, num_classes, 2 * num_classes, 1, 1, 1, 1, 1, 1)
         with tf.Graph().as_default() as graph:
-            imagenet_main.build(s, plan, plan[1], [bic_layer.IDENTITY])
+            imagenet_main.build(s, now, [num_classes, 2 * num_classes])
         operations = graph.get_operations()
         names.append([op.name for op in operations if '/Initializer/' not in op.name])
-        layers = [op for op in operations if op.type.startswith(('Conv2D', 'FusedBatchNorm', 'MaxPool'))]
+        layer_types = ('Conv2D', 'FusedBatchNorm', 'MaxPool')
+        layers = [op for op in operations if op.type.startswith(layer_types)]
         assert {layer.get_attr('data_format') for layer in layers} == {b'NCHW'}
     assert names[0] == names[1]
 
 
-# ---- The whole run -------------------------------------------------------------------------------------------------------
+# ---- The whole run ------------------------------------------------------------------------------
 @pytest.fixture(name='run', scope='module')
 def run_(handful, tmp_path_factory):
-    """One run: its rows, log and folder, and the calls of three functions, in order."""
-    folder, patch = tmp_path_factory.mktemp('run'), pytest.MonkeyPatch()
-    calls = dict(trained=recorded(patch, imagenet_main, 'train_classifier'), evaluated=recorded(patch, results, 'evaluate'),
-                 remembered=recorded(patch, imagenet_main, 'update_memory'))
+    """One run of three increments: its rows, its log, its folder and its checkpoints."""
+    folder = tmp_path_factory.mktemp('run')
     rows, text = run_main(handful, folder, *THREE)
-    patch.undo()
-    return types.SimpleNamespace(rows=rows, text=text, folder=str(folder), **calls)
+    saved = [stored(folder, 'increment-%d' % k) for k in range(3)]
+    return types.SimpleNamespace(
+        rows=rows, text=text, folder=str(folder), model='%s/model/digits' % folder,
+        networks=[checkpoint.split(arrays)[0] for arrays, _ in saved],
+        corrections=[checkpoint.split(arrays)[1] for arrays, _ in saved],
+        states=[state for _, state in saved])
+
+
+def memory_of(data, state):
+    """The exemplars of a checkpoint, list by label of lists of images."""
+    memory = []
+    for label, paths in enumerate(state.exemplars):
+        numbers, gone = data.find(paths, label)
+        assert not gone
+        memory.append(list(numbers))
+    return memory
 
 
 def test_sizes(run):
-    """By hand. A class has five images to train on, one held out, three to test on. A memory of 22 gives 22 / 3 = 7.3: one to
-    validate and min(8 - 1, 7 - 1) = 6 to train on, of which 5 exist; 22 / 5 = 4.4: min(5 - 1, 4 - 1) = 3; and for a fourth
-    increment 22 / 8 = 2.75: min(3 - 1, 2 - 1) = 1. The steps are those of 30, 50 and 60 images in batches of 7."""
-    keys = ('new_classes', 'seen_classes', 'train', 'val', 'test', 'exemplars_per_class', 'steps', 'lr_drops')
-    plan = [[int(event[key]) for key in keys] for event in events(run.text, 'plan')]
-    assert plan == [[3, 3, 15, 3, 9, 0, 5, 2], [2, 5, 25, 5, 15, 6, 8, 3], [3, 8, 30, 8, 24, 3, 9, 4]]
-    assert [[row[key] for key in ('classes', 'train', 'val', 'test')] for row in run.rows] == [of_row[1:5] for of_row in plan]
-    assert [len(events(run.text, 'train')), len(events(run.text, 'bias'))] == [5 + 8 + 9, 2]
+    """By hand. A class has five images to train on, one held out, three to test on.
+
+    A memory of 22 gives 22 / 3 = 7.3: one to validate and min(8 - 1, 7 - 1) = 6 to train on, of
+    which 5 exist; 22 / 5 = 4.4: min(5 - 1, 4 - 1) = 3; and for a fourth increment 22 / 8 = 2.75:
+    min(3 - 1, 2 - 1) = 1. The steps are those of 30, 50 and 60 images in batches of 7:
+    rests of 2 and 1 are left out.
+    """
+    keys = ('new_classes', 'seen_classes', 'train', 'val', 'test', 'exemplars_per_class', 'steps',
+            'lr_drops')
+    plan = []
+    for event in events(run.text, 'plan'):
+        plan.append([int(event[key]) for key in keys])
+    assert plan == [[3, 3, 15, 3, 9, 0, 4, 2], [2, 5, 25, 5, 15, 5, 7, 3],
+                    [3, 8, 30, 8, 24, 3, 9, 4]]
+    for row, planned in zip(run.rows, plan):
+        assert [row[key] for key in ('classes', 'train', 'val', 'test')] == planned[1:5]
+    assert len(events(run.text, 'train')) == 4 + 7 + 9
+    assert [event['increment'] for event in events(run.text, 'bias')] == ['1', '2']
+    splits = [(event['increment'], event['split']) for event in events(run.text, 'eval')[::2]]
+    assert splits == [('0', 'test'), ('1', 'val'), ('1', 'test'), ('2', 'val'), ('2', 'test')]
     assert [event['exemplars'] for event in events(run.text, 'memory')] == ['15', '15', '8']
 
 
-def test_each_image_is_used_as_the_method_says(run):
+def test_each_image_is_used_as_the_method_says(run, handful, tmp_path):
     """Validation and test images are never trained on. Of old classes, only exemplars are."""
-    data, trained = run.trained[0]['run'].data, [set(call['train']) for call in run.trained]
-    numbers = [list(call['numbers']) for call in run.evaluated]  # in the order of the run
-    memory0, test0, val1, memory1, test1, val2, memory2, test2 = map(set, numbers)
-    assert [memory0, memory1, memory2] == trained and not set.union(*trained) & (val1 | val2 | test0 | test1 | test2)
-    assert (test0 < test1 < test2 and val1 < val2) and not val2 & test2
-    assert [len(set(of_call)) for of_call in numbers] == [15, 9, 5, 25, 15, 8, 30, 24]
-    assert [len(set(data.labels[of_call])) for of_call in numbers] == [3, 3, 5, 5, 5, 8, 8, 8]
-    for call, before, after in zip(run.remembered, trained, trained[1:]):
-        kept = np.concatenate(call['returned'][0])
-        assert len(kept) == 15 and set(kept) == before & after
+    train = []
+    val = []
+    test = []
+    for k in range(3):
+        begun = run_at(k, run.model, handful, tmp_path / str(k), *THREE)
+        data = begun.data
+        splits = begun.begin(begun.remaining[0])
+        for numbers, size in zip(splits, ([15, 3, 9], [25, 5, 15], [30, 8, 24])[k]):
+            assert (len(numbers), len(set(numbers))) == (size, size)
+            assert len(set(data.labels[numbers])) == [3, 5, 8][k]
+        assert data.digest(splits[0]) == run.states[k].trained_on
+        train.append(set(splits[0]))
+        val.append(set(splits[1]))
+        test.append(set(splits[2]))
+    trained_on = set.union(*train)
+    assert not trained_on & set.union(*val, *test)
+    assert test[0] < test[1] < test[2] and val[0] < val[1] < val[2]
+    assert not val[2] & test[2]
+
+    memories = [memory_of(data, state) for state in run.states]
+    for k in (0, 1):
+        kept = np.concatenate(memories[k])
+        assert len(kept) == 15 and set(kept) == train[k] & train[k + 1]
+    assert [len(images) for images in memories[2]] == [1] * 8
+    assert set(np.concatenate(memories[2])) < train[2]
+    candidates = [int(event['candidates']) for event in events(run.text, 'memory')]
+    assert candidates == [15, 25, 30]  # all that was trained on
 
 
-def test_the_third_increment_begins_with_the_second_network_and_its_memory(run, handful):
-    """Student and old network start with its weights. The first losses show that its own beta and gamma correct the old network.
-    Herding is redone with features that are computed one image at a time."""
-    s = settings_of(arguments(handful, run.folder, *THREE))
-    data, _, plan, _ = read(s)
-    weights = stored(run.folder, 'increment-1')
-    assert len(weights) == 10 + 7 * 4 + 2  # convolutions, variables of normalisations, dense layer: the student alone
-    assert all(np.abs(weights[name]).max() > 0 for name in weights if name.endswith('moving_mean'))  # they were updated
-    with devices.ONE.graph():
-        fit = bic_layer.Fit(run.rows[1]['beta'], run.rows[1]['gamma'], 0, 0, False)
-        model = imagenet_main.build(s, plan, plan[2], [bic_layer.IDENTITY, fit])
-        with devices.ONE.session(s) as session:
-            session.run(model.initializer, resnet_model.first_weights(model.networks, weights, s.SEED))
-            for network in session.run(model.networks).values():
-                np.testing.assert_equal(network, weights)
-            candidates = run.remembered[0]['returned'][0] + data.train[3:5]
-            for of_class, chosen in zip(candidates, run.remembered[1]['returned'][0]):
-                features = [next(results.evaluate(session, model, plan[2], data, [image]))[0][0] for image in of_class]
-                assert list(chosen) == list(of_class[exemplar.herding(features, 3)])
-            session.run(model.train_batches.initializer, batches.feed(model, data, run.trained[2]['train']))
-            losses, (line,) = session.run(model.losses, {model.rate: 0}), events(run.text, 'train')[13:14]
-            assert losses == pytest.approx({key: float(line[key]) for key in losses}, abs=1e-4) and fit.beta != 1
+def logits_of(network, images, s, training):
+    """What a network gives, in a graph of its own. network: dict from name to array."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        _, logits = resnet_model.network('resnet', tf.constant(images), s, 8, training)
+        variables = resnet_model.variables('resnet')
+        feed = numerics.initial_values(variables, network)
+        session.run([variable.initializer for variable in variables.values()], feed)
+        return session.run(logits).astype(float)
 
 
-def test_lines_agree_with_each_other(run):
-    for event in events(without_times(run.text), 'train'):
-        k, value = int(event['increment']), {key: float(text) for key, text in event.items()}
-        assert value['lambda'] == [0, 0.6, 0.625][k]
-        expected = value['lambda'] * value['loss_distill'] + (1 - value['lambda']) * value['loss_class'] + value['loss_l2']
-        assert value['loss'] == pytest.approx(expected, abs=2e-4)
-        assert value['lr'] == pytest.approx(0.01 if value['step'] - 1 <= [2, 3, 4][k] else 0.001)
-    rows, evals = run.rows, events(run.text, 'eval')
-    last, bias = events(run.text, 'result')[-1], events(run.text, 'bias')[-1]
-    assert [last[key] for key in ('top1_before', 'top1', 'beta', 'gamma')] == [
-        evals[-2]['top1'], evals[-1]['top1'], bias['beta'], bias['gamma']]
-    for key, of_rows in (('avg_top1', rows), ('avg_top1_excl_first', rows[1:])):
-        assert float(last[key]) == pytest.approx(np.mean([row['top1'] for row in of_rows]), abs=1e-4)
-    matrix = [[float(x) for x in event['top1_by_increment'].split(',')] for event in events(run.text, 'matrix')[1::2]]
-    lost = max(matrix[0][0], matrix[1][0]) - matrix[2][0], matrix[1][1] - matrix[2][1]
-    assert float(last['forgetting_top1']) == pytest.approx(np.mean(lost), abs=1.1e-4)
-    # The authors' closing lines, in their format.
+def first_batch(run, now, train):
+    """Images and labels of an increment's first training batch."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        stream = batches.training_stream(now, run.s, 0, devices.ONE)
+        stream.start(session, run.data, train)
+        return session.run([stream.images, stream.labels])
+
+
+def test_the_third_increment_begins_with_the_second_network_and_its_memory(run, handful, tmp_path):
+    """Student and old network begin as the second network, the old one with its correction.
+
+    The first losses are those of a student in training mode and of an old network in inference
+    mode, corrected by the log's beta and gamma.
+    """
+    network = run.networks[1]
+    # Convolutions, variables of normalisations, dense layer: the student alone.
+    assert len(network) == 10 + 7 * 4 + 2
+    for name in network:
+        if name.endswith('moving_mean'):
+            assert np.abs(network[name]).max() > 0  # it was updated
+    begun = run_at(2, run.model, handful, tmp_path, *THREE)
+    now = begun.remaining[0]
+    train, _, _ = begun.begin(now)
+    with imagenet_main.increment_graph(begun, now) as net:
+        values = net.session.run(net.values)
+    for name in network:
+        np.testing.assert_array_equal(values['resnet/' + name], network[name])
+        if not name.startswith('dense/'):
+            np.testing.assert_array_equal(values['resnet_old/' + name], network[name])
+
+    images, labels = first_batch(begun, now, train)
+    logits = logits_of(network, images, begun.s, training=True)
+    old_logits = logits_of(network, images, begun.s, training=False)[:, :NUM_OLD]
+    row = run.rows[1]
+    assert row['beta'] != 1 and row['gamma'] != 0
+    old_logits[:, 3:] = row['beta'] * old_logits[:, 3:] + row['gamma']
+    decayed = [array for name, array in network.items()
+               if name.endswith('kernel') or name == 'dense/bias']
+    loss_l2 = 1e-4 * 3 / 3 * sum(np.sum(array.astype(float) ** 2) for array in decayed) / 2
+    expected = literal_losses(logits, old_logits, labels, loss_l2)
+    line = events(run.text, 'train')[4 + 7]
+    assert {key: float(line[key]) for key in expected} == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_old_network_of_joint_last_ends_in_its_layer_as_trained(run, handful, tmp_path):
+    """Its last layer only measures. The checkpoint is one of bic, with another METHOD."""
+    model = str(tmp_path / 'model' / 'digits')
+    for k in (0, 1):
+        arrays, state = stored(run.folder, 'increment-%d' % k)
+        state.settings['METHOD'] = 'joint_last'
+        checkpoint.write(model, arrays, state)
+    begun = run_at(2, model, handful, tmp_path / 'copy', *THREE, '--METHOD=joint_last')
+    with imagenet_main.increment_graph(begun, begun.remaining[0]) as net:
+        values = net.session.run(net.values)
+    for name, array in run.networks[1].items():
+        np.testing.assert_array_equal(values['resnet_old/' + name], array)
+    corrected_kernel = run.corrections[1].kernel
+    assert np.abs(corrected_kernel - run.networks[1]['dense/kernel'][:, :NUM_OLD]).max() > 1e-3
+
+
+def test_the_third_increment_is_trained_on_its_images(run, handful, tmp_path):
+    """Its steps are made again, one by one, and end in the same network."""
+    begun = run_at(2, run.model, handful, tmp_path, *THREE)
+    now = begun.remaining[0]
+    train, _, _ = begun.begin(now)
+    lines = events(run.text, 'train')[4 + 7:]
+    with imagenet_main.increment_graph(begun, now) as net:
+        net.training.start(net.session, begun.data, train)
+        for step, line in enumerate(lines):
+            rate = 0.01 if step <= 4 else 0.001
+            losses, _ = imagenet_main.train_step(begun, net, step, rate)
+            assert losses == pytest.approx({key: float(line[key]) for key in losses}, abs=1e-4)
+        trained = begun.network(net)
+    assert sorted(trained) == sorted(run.networks[2])
+    for name in trained:
+        np.testing.assert_allclose(trained[name], run.networks[2][name], rtol=1e-4, atol=1e-6)
+
+
+def test_what_follows_the_second_training(run, handful, tmp_path):
+    """Fit and herding are redone with the second network, one image at a time.
+
+    The correction is fitted on held-out images. An old class is chosen from its exemplars, a new
+    one from its training images. The corrected layer is what beta and gamma say.
+    """
+    begun = run_at(2, run.model, handful, tmp_path, *THREE)
+    data = begun.data
+    held_out = np.concatenate([images[:1] for images in data.held[:NUM_OLD]])
+    candidates = memory_of(data, run.states[0]) + [list(images) for images in data.train[3:5]]
+    with imagenet_main.increment_graph(begun, begun.remaining[0]) as net:
+        def features_of(images):
+            features = [imagenet_main.extract_features(begun, net, [image])[0][0]
+                        for image in images]
+            return np.array(features)
+
+        for images, chosen in zip(candidates, memory_of(data, run.states[1])):
+            rows = exemplar.herding(features_of(images), 3)
+            assert chosen == [images[row] for row in rows]
+        val_features = features_of(held_out)
+
+    kernel = run.networks[1]['dense/kernel'][:, :NUM_OLD]
+    bias = run.networks[1]['dense/bias'][:NUM_OLD]
+    fit = bic_layer.fit_bias(
+        val_features.dot(kernel) + bias, data.labels[held_out], 3, (0.1, 2.0), 0.1)
+    row = run.rows[1]
+    assert (fit.beta, fit.gamma) == pytest.approx((row['beta'], row['gamma']), abs=1e-3)
+    correction = run.corrections[1]
+    kernel[:, 3:] *= row['beta']
+    bias[3:] = row['beta'] * bias[3:] + row['gamma']
+    np.testing.assert_allclose(correction.kernel, kernel, rtol=1e-5)
+    np.testing.assert_allclose(correction.bias, bias, rtol=1e-5)
+
+
+def test_train_lines_agree_with_each_other(run):
+    lines = events(common.without_times(run.text), 'train')
+    assert len(lines) == 20
+    for line in lines:
+        k = int(line['increment'])
+        value = {key: float(text) for key, text in line.items()}
+        weight = [0, 0.6, 0.625][k]
+        assert value['lambda'] == weight
+        loss = weight * value['loss_distill'] + (1 - weight) * value['loss_class']
+        assert value['loss'] == pytest.approx(loss + value['loss_l2'], abs=2e-4)
+        is_before_drop = value['step'] - 1 <= [2, 3, 4][k]
+        assert value['lr'] == pytest.approx(0.01 if is_before_drop else 0.001)
+
+
+def test_results_agree_with_other_lines(run):
+    rows = run.rows
+    evals = events(run.text, 'eval')
+    bias = events(run.text, 'bias')[-1]
+    result = events(run.text, 'result')[-1]
+    assert (result['top1_before'], result['top1']) == (evals[-2]['top1'], evals[-1]['top1'])
+    assert (result['beta'], result['gamma']) == (bias['beta'], bias['gamma'])
+    for key, averaged in (('avg_top1', rows), ('avg_top1_excl_first', rows[1:])):
+        mean = np.mean([row['top1'] for row in averaged])
+        assert float(result[key]) == pytest.approx(mean, abs=1e-4)
+    matrix = []
+    for event in events(run.text, 'matrix')[1::2]:
+        matrix.append([float(text) for text in event['top1_by_increment'].split(',')])
+    drops = [max(matrix[0][0], matrix[1][0]) - matrix[2][0], matrix[1][1] - matrix[2][1]]
+    assert float(result['forgetting_top1']) == pytest.approx(np.mean(drops), abs=1.1e-4)
+
+
+def test_the_closing_lines_have_the_authors_format(run):
     closing = re.findall(r'^(?:beta    |gamma   |accuracy): .*$', run.text, re.M)
-    for line, title, key in ((closing[6], 'beta    :  [1.] ', 'beta'), (closing[8], 'accuracy:  %s ' % closing[2][11:], 'top1')):
-        assert line == title + ' '.join(str(np.float32([row[key]])) for row in rows[1:])
+    assert len(closing) == 9
+    first_accuracy = closing[2][len('accuracy:  '):]
+    for line, start, key in ((closing[6], 'beta    :  [1.] ', 'beta'),
+                             (closing[7], 'gamma   :  [0.] ', 'gamma'),
+                             (closing[8], 'accuracy:  %s ' % first_accuracy, 'top1')):
+        values = [str(np.float32([row[key]])) for row in run.rows[1:]]
+        assert line == start + ' '.join(values)
 
 
 def test_first_losses_are_the_same_on_both_tensorflows(handful, tmp_path):
-    """NumPy draws weights, order and augmentation. TensorFlow 2.21 gave these losses of ResNet-18 on an AMD processor."""
-    _, text = run_main(handful, tmp_path, '--RESNET_DEPTH=18', '--FIRST_INCREMENT_CLASSES=8', '--EPOCHS=1', '--LR_DROP_EPOCHS=')
+    """NumPy draws weights, order and augmentation.
+
+    TensorFlow 2.21 gave these losses of ResNet-18 on an AMD processor.
+    """
+    _, text = run_main(handful, tmp_path, '--RESNET_DEPTH=18', '--FIRST_INCREMENT_CLASSES=8',
+                       '--EPOCHS=1', '--LR_DROP_EPOCHS=')
     losses = [float(event['loss']) for event in events(text, 'train')]
     assert losses[:4] == pytest.approx([2.6379, 2.8549, 2.0678, 1.0842], abs=1e-3)
 
 
 @pytest.mark.slow
-def test_a_run_resumes_between_two_increments(run, handful, tmp_path, monkeypatch):
-    """It ends with the same rows, and with weights that are identical to the bit."""
-    shutil.copytree(run.folder + '/model', str(tmp_path / 'model'), ignore=shutil.ignore_patterns('increment-2*'))
-    trained = recorded(monkeypatch, imagenet_main, 'train_classifier')
-    assert imagenet_main.main(arguments(handful, tmp_path, *THREE)) == run.rows
-    assert [call['now'].increment for call in trained] == [2]
+def test_a_run_resumes_between_two_increments(run, handful, tmp_path):
+    """It trains the third increment alone, and ends with the same rows and the same bits."""
+    shutil.copytree(run.folder + '/model', str(tmp_path / 'model'),
+                    ignore=shutil.ignore_patterns('increment-2*'))
+    rows, text = run_main(handful, tmp_path, *THREE)
+    assert rows == run.rows
+    assert {event['increment'] for event in events(text, 'train')} == {'2'}
     common.assert_same_end(tmp_path, run.folder, 3)
 
 
@@ -231,80 +464,141 @@ def test_a_loss_that_is_not_finite_ends_the_run(handful, tmp_path):
         run_main(handful, tmp_path, '--LEARNING_RATE=1e30')
 
 
-def test_a_finished_run_continues_with_new_class_folders(handful, tmp_path, monkeypatch, capsys):
-    """All images of old classes are deleted, except those that the run needs. Network, memory, results and log stay."""
-    data = common.class_folders(handful, tmp_path, {'Apfel': 0, 'zwei Wörter': 1, '"quoted"': 2, '数字': 3})
+def delete_what_is_not_needed(data, model):
+    """Deletes the training images of a finished run but for those that it needs."""
+    state = checkpoint.newest(model).state
+    expected = sum(state.exemplars, [])
+    for entry in state.classes:
+        expected += entry['held'] + entry['test']
+    needed_paths = needed.needed(model)
+    assert sorted(needed_paths) == sorted(expected)
+    for entry in state.classes:
+        for image in os.listdir('%s/train/%s' % (data, entry['name'])):
+            path = 'train/%s/%s' % (entry['name'], image)
+            if path not in needed_paths:
+                os.remove(os.path.join(data, path))
+
+
+def test_a_finished_run_continues_with_new_class_folders(handful, tmp_path, capsys):
+    """All images of old classes are deleted, except those that the run needs.
+
+    Network, memory, results and log stay.
+    """
+    model = str(tmp_path / 'model' / 'digits')
+    data = common.class_folders(
+        handful, tmp_path, {'Apfel': 0, 'zwei Wörter': 1, '"quoted"': 2, '数字': 3})
     rows, text = run_main(data, tmp_path, *FOLDERS)
-    state, network = common.newest_state(tmp_path), stored(tmp_path, 'increment-1')
-    learnt, kept = [of_class['name'] for of_class in state['classes']], state['exemplars']
+    arrays, state = stored(tmp_path, 'increment-1')
+    learnt = [entry['name'] for entry in state.classes]
     assert re.findall(r'^\[class\] .* name=(.*)$', text, re.M) == learnt
     assert imagenet_main.main(arguments(data, tmp_path, *FOLDERS)) == rows  # nothing is left to do
-    assert '| %.4f |' % rows[1]['top1'] in capsys.readouterr().out.split('this run is finished')[1]
-    listed = needed.needed('%s/model/digits' % tmp_path)
-    assert sorted(listed) == sorted(sum(kept, [path for one in state['classes'] for path in one['held'] + one['test']]))
-    for path in ['train/%s/%s' % (name, image) for name in learnt for image in os.listdir('%s/train/%s' % (data, name))]:
-        if path not in listed:
-            os.remove(os.path.join(data, path))
-    common.class_folders(handful, tmp_path, {'a': 4, 'cc': 5, 'f': 6})  # among the old ones in sorted order
-    with pytest.raises(Fault, match='SEED=2: .*increment-1 has 1; another MODEL_DIR begins a new run'):
+    _, shown_after = capsys.readouterr().out.split('this run is finished')
+    assert '| %.4f |' % rows[1]['top1'] in shown_after
+
+    delete_what_is_not_needed(data, model)
+    # They are among the old ones in sorted order.
+    common.class_folders(handful, tmp_path, {'a': 4, 'cc': 5, 'f': 6})
+    with pytest.raises(Fault, match='SEED=2: .*increment-1 has 1; another MODEL_DIR begins a new'):
         run_main(data, tmp_path, *FOLDERS, '--SEED=2')
-    checkpoint.write(str(tmp_path / 'model' / 'digits'), network, dict(state, hours=5.0))
-    starts = recorded(monkeypatch, resnet_model, 'first_weights')
-    grown, longer = run_main(data, tmp_path, *FOLDERS)
-    more = longer[len(text):]
-    assert longer.startswith(text) and grown[:2] == rows
-    assert [[row[key] for key in ('classes', 'train', 'val', 'test')] for row in grown[2:]] == [[7, 4 * 4 + 3 * 8, 7, 7 * 9]]
-    assert events(more, 'resume')[0]['increment'] == '2' and 5 <= float(events(more, 'result')[0]['hours']) < 5.1
-    after, new = starts[0]['weights'], starts[0]['weights']['dense/kernel'][:, 4:]
+
+    begun = run_at(2, model, data, tmp_path / 'copy', *FOLDERS)
+    memory = [begun.data.relative(images) for images in begun.memory]
+    assert memory == state.exemplars
+    begun.begin(begun.remaining[0])
+    with imagenet_main.increment_graph(begun, begun.remaining[0]) as net:
+        values = net.session.run(net.values)
+    network, _ = checkpoint.split(arrays)
     for name in network:
-        np.testing.assert_array_equal(after[name][..., :4] if name.startswith('dense') else after[name], network[name])
-    assert new.shape == (64, 3) and np.abs(new).max() > 0.05 and stored(tmp_path, 'increment-2')['dense/bias'].shape == (7,)
+        value = values['resnet/' + name]
+        if name.startswith('dense/'):
+            value = value[..., :4]
+        np.testing.assert_array_equal(value, network[name])
+    new_columns = values['resnet/dense/kernel'][:, 4:]
+    assert new_columns.shape == (64, 3) and np.abs(new_columns).max() > 0.05
+
+    checkpoint.write(model, arrays, dataclasses.replace(state, hours=5.0))
+    longer_rows, longer_text = run_main(data, tmp_path, *FOLDERS)
+    assert longer_rows[:2] == rows and len(longer_rows) == 3
+    last = longer_rows[2]
+    assert (last['classes'], last['train'], last['val'], last['test']) == (
+        7, 4 * 4 + 3 * 8, 7, 7 * 9)
+    assert longer_text.startswith(text)
+    more = longer_text[len(text):]
+    assert events(more, 'resume')[0]['increment'] == '2'
+    assert 5 <= float(events(more, 'result')[0]['hours']) < 5.1
+    last_arrays, last_state = stored(tmp_path, 'increment-2')
+    assert last_arrays['dense/bias'].shape == (7,)
+    for paths, paths_before in zip(last_state.exemplars, state.exemplars):
+        assert set(paths) <= set(paths_before)
 
 
 def test_the_program_ends_with_the_message_alone(tmp_path, capsys):
-    """The exit status is not 0; there is one line per fault, no traceback, and no file. --help shows overridden values."""
-    done = subprocess.run([sys.executable, common.SCRIPT, '--EPOCH=3', '--SEED=x'], cwd=str(tmp_path), capture_output=True)
-    assert (done.returncode, done.stdout, os.listdir(str(tmp_path)), b'Traceback' in done.stderr) == (1, b'', [], False)
-    assert b'--EPOCH: no such setting; near it: EPOCHS\nSEED=x: must be a whole number' in done.stderr
+    """The exit status is not 0; there is one line per fault, no traceback, and no file.
+
+    --help shows overridden values.
+    """
+    ended = subprocess.run([sys.executable, common.SCRIPT, '--EPOCH=3', '--SEED=x'],
+                           cwd=str(tmp_path), capture_output=True)
+    assert (ended.returncode, ended.stdout, os.listdir(str(tmp_path))) == (1, b'', [])
+    assert b'Traceback' not in ended.stderr
+    assert (b'--EPOCH: no such setting; near it: EPOCHS\nSEED=x: must be a whole number'
+            in ended.stderr)
     assert imagenet_main.main(['--help', '--EPOCHS=3']) == []
-    assert "\n--EPOCHS=3\n    passes over an increment's training set\n" in capsys.readouterr().out
+    help_text = capsys.readouterr().out
+    assert "\n--EPOCHS=3\n    passes over an increment's training set\n" in help_text
 
 
 def test_any_standard_output(digits, tmp_path):
     """A terminal that knows ASCII alone; none at all."""
     data = common.class_folders(digits, tmp_path, {'\u00e9': 0, 'b': 1})
-    given = common.FOLDERS + ['--CLASSES_PER_INCREMENT=0', '--CLASS_ORDER=sorted', '--PLAN_ONLY=True']
-    one = common.started(data, tmp_path, *given, env=dict(os.environ, PYTHONIOENCODING='ascii'))
-    assert 'test=9 name=\\xe9\n' in one.communicate()[0] and one.returncode == 0
-    none = common.started(data, tmp_path, *given, preexec_fn=lambda: os.close(1))
-    assert none.communicate()[0] == '' and none.returncode == 0
+    given = FOLDERS + ['--CLASSES_PER_INCREMENT=0', '--CLASS_ORDER=sorted', '--PLAN_ONLY=True']
+    environment = dict(os.environ, PYTHONIOENCODING='ascii')
+    with_ascii = common.started(data, tmp_path, *given, env=environment)
+    out, _ = with_ascii.communicate()
+    assert 'test=9 name=\\xe9\n' in out and with_ascii.returncode == 0
+    without = common.started(data, tmp_path, *given, preexec_fn=lambda: os.close(1))
+    out, _ = without.communicate()
+    assert out == '' and without.returncode == 0
 
 
 @pytest.mark.parametrize('fails, status, message', [
-    ("raise ImportError('Traceback:\\nImportError: lib.so: no such file\\nSee https://..')", 1, 'lib.so: no such file'),
-    ('raise MemoryError', 1, 'out of memory'), ('import os; os.kill(os.getpid(), 2)', -signal.SIGINT, None)])
+    ("raise ImportError('Traceback:\\nImportError: lib.so: no such file\\nSee https://..')", 1,
+     'lib.so: no such file'),
+    ('raise MemoryError', 1, 'out of memory'),
+    ('import os; os.kill(os.getpid(), 2)', -signal.SIGINT, None)])
 def test_tensorflow_cannot_be_loaded(fails, status, message, tmp_path):
     """The program prints one line, or none after Ctrl-C, and no traceback."""
     (tmp_path / 'tensorflow').mkdir()
     (tmp_path / 'tensorflow' / '__init__.py').write_text(fails)
-    done = subprocess.run([sys.executable, common.SCRIPT], env=dict(os.environ, PYTHONPATH=str(tmp_path)), capture_output=True,
-                          preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), text=True)
-    expected = 'TensorFlow and NumPy cannot be loaded (%s); README says how to install them\n' % message if message else ''
-    assert (done.returncode, done.stdout, done.stderr) == (status, '', expected)
+    ended = subprocess.run(
+        [sys.executable, common.SCRIPT], env=dict(os.environ, PYTHONPATH=str(tmp_path)),
+        capture_output=True, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    expected = ''
+    if message:
+        expected = ('TensorFlow and NumPy cannot be loaded (%s); README says how to install them\n'
+                    % message)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (status, '', expected)
 
 
-# ---- The demonstration ---------------------------------------------------------------------------------------------------
+# ---- The demonstration --------------------------------------------------------------------------
 def test_digits_are_written_once(digits):
-    """There are 1,797 images with scikit-learn's pixels. Every fifth image of a class is a test image."""
+    """There are 1,797 images with scikit-learn's pixels; every fifth of a class is to test on."""
     from sklearn.datasets import load_digits
-    truth, seen = load_digits(), []
+    truth = load_digits()
+    seen = []
     for part in ('train', 'val'):
         with open('%s/%s.txt' % (digits, part)) as file:
-            for name, label in map(str.split, file):
-                seen.append(int(os.path.basename(name)[:-4]))
-                position = list(np.flatnonzero(truth.target == int(label))).index(seen[-1])
-                assert (position % 5 == 4) == (part == 'val')
-        np.testing.assert_allclose(PIL.Image.open(os.path.join(digits, name)), truth.images[seen[-1]] * 255 / 16, atol=0.5)
+            lines = file.read().splitlines()
+        for line in lines:
+            name, label = line.split()
+            number = int(os.path.basename(name)[:-len('.png')])
+            same_class = list(np.flatnonzero(truth.target == int(label)))
+            is_test = same_class.index(number) % 5 == 4
+            assert is_test == (part == 'val')
+            seen.append(number)
+        pixels = PIL.Image.open(os.path.join(digits, name))  # the part's last image
+        np.testing.assert_allclose(pixels, truth.images[number] * 255 / 16, atol=0.5)
     assert sorted(seen) == list(range(1797))
     with pytest.raises(Fault, match='exists already'):
         prepare_digits.prepare(digits)
@@ -312,10 +606,18 @@ def test_digits_are_written_once(digits):
 
 @pytest.mark.slow
 def test_the_correction_helps_in_the_demonstration(digits, tmp_path):
-    """The default job, some five minutes. At the end the correction raises the accuracy to far above chance, which is 0.1. The
-    median over seeds counts: rounding acts like another seed. TensorFlow 1.15, which is slower, gets one seed."""
-    rows = imagenet_main.main(['--DATA_DIR=%s' % digits, '--MODEL_DIR=%s/model' % tmp_path, '--LOG_DIR=%s/logs' % tmp_path,
-                               '--SEED=' + ('1,2,3' if tf.__version__[0] == '2' else '1')])
-    last = [of_run[-1] for of_run in (rows if isinstance(rows[0], list) else [rows])]
-    before, after = (np.median([row[key] for row in last]) for key in ('top1_before', 'top1'))
-    assert [row['classes'] for row in last] == [10] * len(last) and after > max(before, 0.7)
+    """The default job, some five minutes: the correction raises the accuracy, far above chance.
+
+    Chance is 0.1. The median over seeds counts: rounding acts like another seed. TensorFlow 1.15,
+    which is slower, gets one seed.
+    """
+    seeds = '1,2,3' if tf.__version__[0] == '2' else '1'
+    rows = imagenet_main.main([
+        '--DATA_DIR=%s' % digits, '--MODEL_DIR=%s/model' % tmp_path,
+        '--LOG_DIR=%s/logs' % tmp_path, '--SEED=' + seeds])
+    rows_of_runs = rows if isinstance(rows[0], list) else [rows]
+    last_rows = [rows_of_run[-1] for rows_of_run in rows_of_runs]
+    assert [row['classes'] for row in last_rows] == [10] * len(last_rows)
+    before = np.median([row['top1_before'] for row in last_rows])
+    after = np.median([row['top1'] for row in last_rows])
+    assert after > max(before, 0.7)

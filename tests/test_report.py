@@ -115,7 +115,7 @@ def test_without_a_correction(tmp_path, capsys):
     off = [line.replace('correction=off', 'correction=on') for line in same.split('\n') if 'confusion' in line and '=off' in line]
     same = '\n'.join([line for line in same.split('\n') if 'confusion' not in line or '=off' in line] + off) + '\n'
     found = read.runs(files(tmp_path, same=same, begun=log().split('[matrix]')[0]), pytest.fail)[0]
-    report.tell(found)
+    report.print_tables(found)
     shown = capsys.readouterr().out
     assert 'beta' not in shown and 'before' not in shown and shown.count('No increment is finished.') == 1
     assert len(draw.confusion(found[0]).axes) == 2  # with the colours' scale
@@ -320,7 +320,7 @@ def test_faults_within_a_log(tmp_path):
 def test_strange_numbers(old, new, tmp_path):
     """Whatever numbers a log has, the rest of it is drawn."""
     (run,), _, _ = runs(tmp_path, log=log().replace(old, new))
-    report.tell([run])
+    report.print_tables([run])
     for picture, shown in [(draw.training, run), (draw.matrix, run), (draw.confusion, run)] + [
             (picture, [run]) for picture in (draw.accuracy, draw.bias, draw.new_classes)]:
         try:

@@ -121,7 +121,8 @@ def reading_and_training(paths):
 
     whole = reader(lambda path, draw: plain(path, draw, s), many, draws)
     part = reader(load_part, many, draws)
-    compare('Input: all of the image decoded and resized / only what the crop needs', 7, whole, part)
+    compare('Input: all of the image decoded and resized / only what the crop needs', 7,
+            whole, part)
     few = np.resize(paths, STEPS * BATCH)  # no more, or prefetching would read them, too
     compare('ResNet-18 at 224 px, training step: with reading its images / from one batch in '
             'memory', 5, trainer(s, few), trainer(s))
