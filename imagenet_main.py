@@ -578,12 +578,12 @@ def extract_features(run, net, numbers):
 
 
 if __name__ == '__main__':
-    signals.like_ctrl_c()
-    if sys.stdout:  # None if it is closed
+    if hasattr(sys.stdout, 'reconfigure'):  # not if it is closed, nor in a notebook
         # Class names in any language, on terminals in any.
         sys.stdout.reconfigure(errors='backslashreplace')
     try:
-        main(sys.argv[1:])
+        with signals.like_ctrl_c():
+            main(sys.argv[1:])
     except Fault as fault:
         sys.exit(str(fault))
     except MemoryError as error:

@@ -20,7 +20,9 @@ def load_tensorflow(as_program):
     """
     if importlib.util.find_spec('fcntl') is None:
         sys.exit('this program needs Linux or macOS: it locks its checkpoints with fcntl')
-    if as_program and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    own_handler = signal.getsignal(signal.SIGINT)
+    is_python = own_handler is signal.default_int_handler
+    if as_program and is_python:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -32,3 +34,6 @@ def load_tensorflow(as_program):
         reason = str(error).strip().split('Error: ')[-1].split('\n')[0]
         sys.exit('TensorFlow and NumPy cannot be loaded (%s); README says how to install them'
                  % (reason or 'out of memory'))
+    finally:
+        if as_program and is_python:
+            signal.signal(signal.SIGINT, own_handler)

@@ -6,15 +6,37 @@ import sys
 import threading
 
 STATUS = 75  # of a stopped process that can be resumed; EX_TEMPFAIL in BSD's sysexits.h
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C; schedulers; a lost terminal
+# Ctrl-C; what schedulers send, Slurm the last one; a lost terminal.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 _INTERRUPTS = []  # signals that raised KeyboardInterrupt, see `raise_lost`
 
 
+@contextlib.contextmanager
 def like_ctrl_c():
-    """Makes signals raise KeyboardInterrupt. Those ignored at the start, as by nohup, stay so."""
+    """A context in which signals raise KeyboardInterrupt.
+
+    Those that were ignored at the start, as by nohup, stay ignored. Afterwards the process, which
+    may be an interactive one, has its own handlers again.
+    """
+    with _handled_by(_interrupt):
+        try:
+            yield
+        finally:
+            _INTERRUPTS.clear()
+
+
+@contextlib.contextmanager
+def _handled_by(handler):
+    """A context in which a function handles the signals that are not ignored."""
+    before = {}
     for number in _SIGNALS:
-        if signal.getsignal(number) == signal.SIG_DFL:
-            signal.signal(number, _interrupt)
+        if signal.getsignal(number) != signal.SIG_IGN:
+            before[number] = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, own_handler in before.items():
+            signal.signal(number, own_handler)
 
 
 def _interrupt(number, _):
@@ -48,16 +70,8 @@ class Request:
         def note(number, _):
             self.stop = True
 
-        before = {}
-        for number in _SIGNALS:
-            if signal.getsignal(number) != signal.SIG_IGN:
-                before[number] = signal.signal(number, note)
-        try:
-            with heard(at_once=False):
-                yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        with _handled_by(note), heard(at_once=False):
+            yield
         if self.stop:
             raise KeyboardInterrupt
 
