@@ -12,8 +12,8 @@ import tensorflow.compat.v1 as tf
 from data import Fault, batches, images, numerics, png_folder, reason
 
 try:
-    from logs import draw
-except ImportError:  # matplotlib is optional
+    from logs import draw, plot
+except Exception:  # matplotlib is optional, whatever it raises
     draw = None
 
 _GRID = 8  # rows and columns of a page of images, at most
@@ -104,7 +104,7 @@ class Events:
         """The picture of the confusion matrices, bytes of a PNG file."""
         content = io.BytesIO()
         predicted = [scores.before.predicted, scores.after.predicted]
-        with draw.styled():
+        with plot.styled():
             figure = draw.confusion_by_class(
                 scores.labels, predicted, data.names[:now.num_seen], self._ends[:now.index],
                 now.num_seen)

@@ -36,7 +36,7 @@ def main(arguments):
     except BrokenPipeError:  # the reader, such as head, has closed it
         sys.stdout = None
         return 0
-    except ImportError as error:
+    except (ImportError, ValueError) as error:  # what matplotlib raises when it is loaded
         _say('no pictures: %s' % error)
         return 1
     except OSError as error:
@@ -147,7 +147,7 @@ def draw_all(runs, prefix):
         runs: list of dict, see logs/read.py.
         prefix: str, the beginning of the files' names.
     """
-    from logs import draw  # needs matplotlib, and the tables do without
+    from logs import draw, plot  # they need matplotlib, and the tables do without
     pictures = []
     for picture in (draw.accuracy, draw.bias, draw.new_classes):
         pictures.append((picture.__name__, picture, runs))
@@ -155,7 +155,7 @@ def draw_all(runs, prefix):
         own_prefix = run['name'] + '-' if len(runs) > 1 else ''
         for picture in (draw.training, draw.matrix, draw.confusion):
             pictures.append((own_prefix + picture.__name__, picture, run))
-    with draw.styled():
+    with plot.styled():
         for name, picture, shown in pictures:
             try:
                 figure = picture(shown)

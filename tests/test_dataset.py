@@ -269,8 +269,8 @@ def test_advice_on_batches():
         RESNET_DEPTH=18, IMAGE_SIZE=32, BATCH_SIZE=14, REPLICAS=2, EPOCHS=3)
     fault, = batch_faults(s, increment(51, 0), increment(58, 1))
     assert fault.endswith('increment 1 (images: 6, devices: 2) has too few values per channel for '
-                          'batch normalisation: 3, and 4 are needed; BATCH_SIZE=16 or other numbers '
-                          'of images would do')
+                          'batch normalisation: 3, and 4 are needed; BATCH_SIZE=16 or other '
+                          'numbers of images would do')
     s = types.SimpleNamespace(RESNET_DEPTH=20, IMAGE_SIZE=32, BATCH_SIZE=8, REPLICAS=3, EPOCHS=3)
     assert batch_faults(s, increment(7)) == [
         'BATCH_SIZE=8: increment 1 has only 7 training images',
