@@ -21,7 +21,7 @@ import tensorflow.compat.v1 as tf
 import bic_layer
 import exemplar
 import resnet_model
-from data import Fault, Faults, batches, numerics, settings
+from data import Fault, Faults, batches, numerics, settings, usage
 from data.devices import ONE, Devices
 from logs import export, log, metrics, signals, tables
 from logs.compare import compare
@@ -205,7 +205,7 @@ def main(arguments):
     if '--help' in arguments:
         arguments = [argument for argument in arguments if argument != '--help']
         all_settings = settings.read(globals(), RECIPES, arguments, faults)
-        print(settings.help_text(__file__, all_settings[0]))
+        print(usage.text(__file__, all_settings[0]))
         return []
     all_settings = settings.read(globals(), RECIPES, arguments, faults)
     if all_settings[0].PREDICT:
@@ -485,7 +485,8 @@ def rebuild_memory(run, net):
         class_means: list of arrays for the nearest mean of exemplars, or None if none is kept.
     """
     began = time.time()
-    s, now = run.s, net.now
+    s = run.s
+    now = net.now
     candidates = run.memory + run.data.train[now.num_old:now.num_seen]
     features, _ = extract_features(run, net, np.concatenate(candidates))
     ends = np.cumsum([len(class_images) for class_images in candidates])

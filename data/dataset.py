@@ -1,7 +1,6 @@
 """The protocol: which class arrives when; which images are trained on, held out and tested on."""
 import hashlib
 import os
-import types
 from typing import NamedTuple
 
 import numpy as np
@@ -9,8 +8,8 @@ import numpy as np
 import exemplar
 import resnet_model
 from data import (
+    batch_sizes,
     bytes_of,
-    devices,
     images,
     name_of,
     prepare_cifar100,
@@ -25,10 +24,6 @@ PREPARED = {
     'data/dataDigits': prepare_digits,
     'data/dataCIFAR100': prepare_cifar100,
 }
-
-# Values per channel that batch normalisation needs on each device. Between two or three, a
-# deviation is often almost nothing, and the gradient of dividing by it almost infinite.
-_MIN_VALUES = 4
 
 
 class Known(NamedTuple):
@@ -204,16 +199,7 @@ def read(s, faults, known=None, cache=None):
     if not faults.lines:
         _check_images(s, listing, known, faults, cache)
 
-    data = Dataset(
-        s.DATA_DIR,
-        [listing.names[number] for number in order],
-        np.concatenate([listing.train.paths, listing.test.paths]),
-        np.argsort(order)[np.concatenate([listing.train.classes, listing.test.classes])],
-        listing.skipped)
-    num_train = len(listing.train.paths)
-    data.train = exemplar.images_by_label(data.labels[:num_train], len(data.names))
-    test = exemplar.images_by_label(data.labels[num_train:], len(data.names))
-    data.test = [num_train + class_images for class_images in test]
+    data = _in_order(s, listing, order)
     memory = _restore(s, data, known, faults)
     new_train, new_held = exemplar.hold_out(
         data.train[len(known.classes):], s.MEMORY_SIZE, sizes[0], s.VAL_FRACTION, random)
@@ -227,7 +213,7 @@ def read(s, faults, known=None, cache=None):
                          trains_on_all)
     remaining = [now for now in plan if now.num_seen > len(known.exemplars)]
     if remaining:
-        _check_batches(s, remaining, faults)
+        batch_sizes.check(s, remaining, faults)
     return data, memory, sizes, remaining
 
 
@@ -313,6 +299,28 @@ def _sizes(s, known, num_classes, faults):
     return sizes
 
 
+def _in_order(s, listing, order):
+    """The Dataset of the listed images, with train and test; nothing is held out yet.
+
+    Args:
+        s: settings.
+        listing: sources.Listing.
+        order: int array, positions of the classes in the listing, as they arrive.
+    """
+    classes = np.concatenate([listing.train.classes, listing.test.classes])
+    data = Dataset(
+        s.DATA_DIR,
+        names=[listing.names[number] for number in order],
+        paths=np.concatenate([listing.train.paths, listing.test.paths]),
+        labels=np.argsort(order)[classes],
+        skipped=listing.skipped)
+    num_train = len(listing.train.paths)
+    data.train = exemplar.images_by_label(data.labels[:num_train], len(data.names))
+    test = exemplar.images_by_label(data.labels[num_train:], len(data.names))
+    data.test = [num_train + class_images for class_images in test]
+    return data
+
+
 def _restore(s, data, known, faults):
     """Sets held and test images of the known classes, and takes them out of train.
 
@@ -357,47 +365,3 @@ def _check_trained_on(s, data, known, faults):
                            'began with; put them back, or begin a new run in another MODEL_DIR'
                            % (s.DATA_DIR, data.names[label]))
     faults.add_all(changed, blocking=False)
-
-
-def _check_batches(s, plan, faults):
-    """Adds why the batches of some increments cannot be trained on."""
-    total = devices.count(s)
-    for now in plan:
-        if now.num_train < s.BATCH_SIZE:
-            faults.add('BATCH_SIZE=%d: increment %d has only %d training images'
-                       % (s.BATCH_SIZE, now.index, now.num_train), 'BATCH_SIZE', blocking=False)
-    if s.BATCH_SIZE % total:
-        faults.add('BATCH_SIZE=%d: cannot be shared by %d devices equally; %d would do'
-                   % (s.BATCH_SIZE, total, -(-s.BATCH_SIZE // total) * total),
-                   'BATCH_SIZE', blocking=False)
-    too_small = _small_batches(s, plan)
-    if not too_small:
-        return
-    advice = 'change BATCH_SIZE, EPOCHS, IMAGE_SIZE or the number of images'
-    other = types.SimpleNamespace(**vars(s))
-    for other.BATCH_SIZE in range(s.BATCH_SIZE, min(now.num_train for now in plan) + 1):
-        if other.BATCH_SIZE % total == 0 and not _small_batches(other, plan):
-            advice = 'BATCH_SIZE=%d or other numbers of images would do' % other.BATCH_SIZE
-            break
-    for batch, num_images, num_values in too_small:
-        faults.add('BATCH_SIZE=%d: %s (images: %d, devices: %d) has too few values per channel for '
-                   'batch normalisation: %d, and %d are needed; %s'
-                   % (s.BATCH_SIZE, batch, num_images, total, num_values, _MIN_VALUES, advice),
-                   'BATCH_SIZE', blocking=False)
-
-
-def _small_batches(s, plan):
-    """Batches that leave a device too few values per channel.
-
-    Returns:
-        list of (name of the batch, number of images, number of values).
-    """
-    total = devices.count(s)
-    pixels = resnet_model.last_side(s.RESNET_DEPTH, s.IMAGE_SIZE) ** 2
-    batches = [('each batch', s.BATCH_SIZE)]
-    for now in plan:
-        last = settings.batch_size(s, now.num_train, settings.num_steps(s, now.num_train) - 1)
-        if last < s.BATCH_SIZE:
-            batches.append(('the last batch of increment %d' % now.index, last))
-    values = [(name, num_images, num_images // total * pixels) for name, num_images in batches]
-    return [batch for batch in values if batch[2] < _MIN_VALUES]

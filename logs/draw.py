@@ -53,7 +53,7 @@ def accuracy(runs):
     _published_curve(axes, members, metric)
     plot.x_label(axes, 'classes seen', kinds)
     axes.set_ylabel('%s accuracy (%%)' % metric.replace('top', 'top-'))
-    plot.ticks(axes, sorted({row['classes'] for run in members for row in run['rows']}))
+    plot.ticks(axes, _classes_seen(members))
     plot.legend(axes)
     return figure
 
@@ -113,8 +113,7 @@ def new_classes(runs):
     plot.x_label(axes, 'classes seen', kinds)
     axes.set_ylabel('test images assigned\nto the newest classes (%)')
     axes.set_ylim(bottom=0)
-    classes = {row['classes'] for run in runs for row in run['rows']}
-    plot.ticks(axes, sorted(classes | set(true_shares)))
+    plot.ticks(axes, _classes_seen(runs) or sorted(true_shares))
     plot.legend(axes)
     return figure
 
@@ -143,8 +142,13 @@ def training(run):
     if not run['train']:
         raise Fault('no [train] line')
     figure, (above, below) = plot.subplots(2.7, 2, height_ratios=[2, 1])
-    begin = {k: sum(run['steps'][j] for j in run['steps'] if j < k) for k in run['steps']}
-    lines = {k: [line for line in run['train'] if line['increment'] == k] for k in run['steps']}
+    begin = {}
+    lines = {}
+    step = 0
+    for k in sorted(run['steps']):
+        begin[k] = step
+        step += run['steps'][k]
+        lines[k] = [line for line in run['train'] if line['increment'] == k]
     _draw_losses(above, run, lines, begin)
     rates = _draw_rates(below, run, lines, begin)
     for axes in (above, below):
@@ -348,3 +352,11 @@ def _kinds(runs, has, line):
 def _points(rows, x_key, y_key, factor=1):
     """The points of a curve, dict from x to y."""
     return {row[x_key]: factor * row[y_key] for row in rows if y_key in row}
+
+
+def _classes_seen(runs):
+    """Classes seen after the increments of some runs, rising list of int."""
+    classes = set()
+    for run in runs:
+        classes.update(row['classes'] for row in run['rows'])
+    return sorted(classes)

@@ -140,7 +140,7 @@ def legend(axes):
     """Puts the legend above the axes, in as many columns as fit, and makes the figure higher."""
     handles, labels = axes.get_legend_handles_labels()
     labels = [textwrap.fill(label, 48) for label in labels]
-    longest = max(len(line) for label in labels for line in label.split('\n'))
+    longest = max(map(len, '\n'.join(labels).split('\n')))
     columns = max(1, min(len(labels), int((WIDTH - 0.4) / (0.42 + 0.05 * longest))))
     lines_per_label = 1 + max(label.count('\n') for label in labels)
     lines = -(-len(labels) // columns) * lines_per_label

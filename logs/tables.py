@@ -98,7 +98,10 @@ def comparison(runs, metric):
             known, also forgetting_top1 and the metric with _nme.
         metric: 'top1' or 'top5'.
     """
-    columns = sorted({row['classes'] for _, rows in runs for row in rows})
+    columns = set()
+    for _, rows in runs:
+        columns.update(row['classes'] for row in rows)
+    columns = sorted(columns)
     lines = []
     for name, positions in kinds([run_settings for run_settings, _ in runs]).items():
         members = [_rows_by_classes(runs[position][1], metric) for position in positions]

@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 
 import exemplar
-from data import Fault, Faults, dataset, prepare_digits
+from data import Fault, Faults, batch_sizes, dataset, prepare_digits
 
 
 def settings_of(folder, **values):
@@ -230,7 +230,7 @@ def increment(num_train, index=1):
 
 def batch_faults(s, *plan):
     faults = Faults()
-    dataset._check_batches(s, list(plan), faults)
+    batch_sizes.check(s, list(plan), faults)
     return faults.lines
 
 

@@ -12,7 +12,7 @@ import published
 import pytest
 
 import imagenet_main
-from data import Fault, Faults, settings
+from data import Fault, Faults, settings, usage
 
 RECIPES = imagenet_main.RECIPES
 
@@ -49,7 +49,7 @@ def test_recipes_are_complete_legal_and_explained(dataset):
     assert not set(RECIPES[dataset]) & set(vars(imagenet_main))
     assert set(settings.RULES) | set(settings.FREE) | set(settings.LATER) <= set(vars(s))
     assert not set(settings.FREE) & set(settings.LATER)
-    text = settings.help_text(imagenet_main.__file__, s)
+    text = usage.text(imagenet_main.__file__, s)
     paragraphs = re.findall(r'^--([A-Z_]+)=(.*)\n((?: {4}\S.*\n?)+)', text, re.MULTILINE)
     assert [name for name, _, _ in paragraphs] == list(vars(s))
     assert text.count('\n--') == len(paragraphs)
