@@ -21,7 +21,7 @@ from common import arguments, events, newest_state, run_at, run_main
 import exemplar
 import imagenet_main
 from data import Fault
-from logs import checkpoint, draw, export
+from logs import checkpoint, draw, export, plot
 from logs.log import Log
 
 METHODS = ('finetune', 'distill', 'bic', 'joint', 'joint_last')
@@ -291,7 +291,7 @@ def test_pictures(runs, handful):
     assert (columns['before'] != columns['after']).any()
     classes = [entry['name'] for entry in run.states[1].classes]
     png = io.BytesIO()
-    with draw.styled():
+    with plot.styled():
         figure = draw.confusion_by_class(
             columns['class'], [columns['before'], columns['after']], classes, [5], 8)
         figure.savefig(png, format='png')
