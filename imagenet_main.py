@@ -187,7 +187,7 @@ RECIPES['cifar100'] = dict(  # [P, section 6]; the class order: the authors, iss
 
 
 def main(arguments):
-    """Runs the experiment, or several: one after the other, if an override lists several values.
+    """Runs the experiment. If an override lists several values, carries out a run for each.
 
     Args:
         arguments: list of str, the overrides `--NAME=value` or `--NAME=value,value`.
@@ -221,7 +221,7 @@ def main(arguments):
 
 
 def execute(run):
-    """Carries out one run. With PLAN_ONLY it shows the plan; of a finished run, the results.
+    """Carries out one run. With PLAN_ONLY it only shows the plan, and if it is finished, its table.
 
     Args:
         run: logs.run.Run.
@@ -252,7 +252,7 @@ def learn(run):
     """Runs the remaining increments: Figure 2 of the paper, from left to right."""
     for now in run.remaining:
         train, val, test = run.begin(now)       # images: train, old + new | val, old + new | test
-        with increment_graph(run, now) as net:  # student and old network start as the previous one
+        with increment_graph(run, now) as net:  # both networks start as the previous one
             weights = train_classifier(run, net, train)                  # stage 1
             if run.follows_chief(now):          # other workers take over what the chief finds next
                 continue
@@ -271,7 +271,7 @@ def increment_graph(run, now):
         with run.devices.session(run.s) as net.session:
             run.restore(net)
             yield net
-        del net.session  # and with it the memory of the networks
+        del net.session  # frees the networks' memory before the next increment
 
 
 def build(s, now, ends, first_step=0, devices=ONE):
@@ -291,11 +291,12 @@ def build(s, now, ends, first_step=0, devices=ONE):
             training, evaluation: batches.Stream.
             rate, count: placeholders, the learning rate and the images in the whole batch.
             train_step: dict of float scalars: losses and accuracy of one training step.
-            features: float32 tensor [batch, 512, 2048 or 64], of an evaluation batch.
+            features: float32 tensor [batch, dimensions], of an evaluation batch.
             decay: float, the factor of weight decay.
             variables: dict from name to variable.
-            values: dict from name to a tensor to read the variable by.
+            values: dict from name to a tensor, by which the variable is read.
             initializer: operation that initialises all variables.
+            session: set by `increment_graph`.
     """
     tf.set_random_seed(s.SEED)  # DETERMINISTIC requires one; run.restore replaces what is drawn
     net = types.SimpleNamespace(now=now, num_classes=ends[-1])
@@ -342,7 +343,7 @@ def training_step(s, net, devices, replica):
     loss_distill = tf.zeros([])
     weight = distillation_weight(s, now)
     if weight:                                                      # equation 1
-        # The old network ends in its corrected last layer.
+        # The old network ends in the last layer of its stage 2, see Run.restore.
         _, old_logits = network(s, net, 'resnet_old', images, training=False)
         loss_distill = bic_layer.distillation_loss(
             logits[:, :now.num_old], old_logits[:, :now.num_old], s.TEMPERATURE)
@@ -359,7 +360,8 @@ def training_step(s, net, devices, replica):
     losses = dict(loss=loss, loss_class=loss_class, loss_distill=loss_distill, loss_l2=loss_l2,
                   top1=top1)
     moving_averages = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
-    return {name: share * loss for name, loss in losses.items()}, [update] + moving_averages
+    parts = {name: share * value for name, value in losses.items()}
+    return parts, [update] + moving_averages
 
 
 def distillation_weight(s, now):
@@ -398,7 +400,7 @@ def train_classifier(run, net, train):
             rate = settings.learning_rate(run.s, net.now.num_train, step)
             losses, waited = train_step(run, net, step, rate)
             training.after(step, losses, waited, {'lr': rate, 'lambda': weight})
-    return run.network(net)
+    return run.read_network(net)
 
 
 def train_step(run, net, step, rate):
@@ -434,8 +436,8 @@ def fit_correction(run, net, weights, val):
 def correct_bias(run, net, kernel, bias, val):
     """METHOD=bic: beta and gamma of equation 4, which minimise equation 5 on the validation split.
 
-    bic_layer finds the exact minimum of this convex problem, where [P] and [C] run SGD. Writes a
-    [bias] line and [eval] lines of the validation split.
+    bic_layer finds the exact minimum of this convex problem, within bounds and with [C]'s penalty,
+    where [P] and [C] run SGD. Writes a [bias] line and [eval] lines of the validation split.
 
     Args:
         run, net, val: as for `fit_correction`.
@@ -459,11 +461,12 @@ def correct_bias(run, net, kernel, bias, val):
     return correction
 
 
-def retrain_last_layer(run, net, kernel, bias, _):
+def retrain_last_layer(run, net, kernel, bias, val):
     """METHOD=joint_last: the last layer fitted to the features of all images.
 
     This is the upper bound of the paper's table 3. It measures what the features of `distill` are
-    worth: the next increment goes on with the network as trained. Arguments as for `correct_bias`.
+    worth: the next increment goes on with the network as trained. Arguments as for `correct_bias`;
+    val is not used.
     """
     all_images = np.concatenate(run.data.train[:net.now.num_seen])
     features, labels = extract_features(run, net, all_images)
@@ -489,17 +492,17 @@ def rebuild_memory(run, net):
     now = net.now
     candidates = run.memory + run.data.train[now.num_old:now.num_seen]
     features, _ = extract_features(run, net, np.concatenate(candidates))
-    ends = np.cumsum([len(class_images) for class_images in candidates])
+    borders = np.cumsum([len(class_images) for class_images in candidates])
     select = exemplar.SELECTIONS[s.EXEMPLAR_SELECTION]
     memory = []
     class_means = []
-    for label, class_features in enumerate(np.split(features, ends[:-1])):
+    for label, class_features in enumerate(np.split(features, borders[:-1])):
         random = exemplar.random_stream(s.SEED, 'exemplars', now.index, label)
         rows = select(class_features, now.kept_per_class, random)
         memory.append(candidates[label][rows])
         if now.kept_per_class:
             class_means.append(exemplar.class_mean(class_features[rows]))
-    run.log('memory', increment=now.index, candidates=int(ends[-1]),
+    run.log('memory', increment=now.index, candidates=int(borders[-1]),
             exemplars=sum(len(class_images) for class_images in memory),
             seconds=time.time() - began)
     return memory, class_means or None
@@ -527,7 +530,7 @@ def evaluate(run, net, test, weights, correction, class_means):
 
 
 def score_layers(features, labels, ends, trained, correction, class_means=None):
-    """Scores three classifiers on the same features.
+    """Scores the trained layer, the corrected one and, with class_means, the nearest mean.
 
     Args:
         features: float32 array [images, dimensions].
@@ -560,7 +563,7 @@ def extract_features(run, net, numbers):
         numbers: int array, images of run.data.
 
     Returns:
-        features: float32 array [images, 512, 2048 or 64].
+        features: float32 array [images, dimensions].
         labels: int array [images].
 
     Raises:

@@ -251,8 +251,8 @@ class Run:
         with request.noted():
             yield Training(self, net, request)
 
-    def network(self, net):
-        """The trained network, dict from name to array."""
+    def read_network(self, net):
+        """Reads the trained network, dict from name to array."""
         values = {name: value for name, value in net.values.items() if name.startswith(_STUDENT)}
         return _student(self.devices.read(net.session, values))
 

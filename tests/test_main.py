@@ -355,7 +355,7 @@ def test_the_third_increment_is_trained_on_its_images(run, handful, tmp_path):
             rate = 0.01 if step <= 4 else 0.001
             losses, _ = imagenet_main.train_step(begun, net, step, rate)
             assert losses == pytest.approx({key: float(line[key]) for key in losses}, abs=1e-4)
-        trained = begun.network(net)
+        trained = begun.read_network(net)
     assert sorted(trained) == sorted(run.networks[2])
     for name in trained:
         np.testing.assert_allclose(trained[name], run.networks[2][name], rtol=1e-4, atol=1e-6)
