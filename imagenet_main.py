@@ -7,6 +7,7 @@ paper, [C] the authors' code, which is for ImageNet only. Where they differ, [C]
 the comment names the difference.
 """
 import contextlib
+import gc
 import sys
 import time
 import types
@@ -272,6 +273,7 @@ def increment_graph(run, now):
             run.restore(net)
             yield net
         del net.session  # frees the networks' memory before the next increment
+    gc.collect()  # a graph's objects refer to each other
 
 
 def build(s, now, ends, first_step=0, devices=ONE):
