@@ -211,7 +211,8 @@ def test_signals_after_the_program():
     program = """if True:
         import os, signal
         from logs import signals
-        own = signal.signal(signal.SIGTERM, lambda *_: print('its own'))
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored in background
+        signal.signal(signal.SIGTERM, lambda *_: print('its own'))
         with signals.like_ctrl_c():
             try:
                 os.kill(os.getpid(), signal.SIGINT)
