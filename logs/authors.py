@@ -1,4 +1,4 @@
-"""The logs of the authors' code -> runs, see logs/read.py.
+"""The logs of the authors' code -> runs, logged.Run.
 
 Their standard output comes late and in cut blocks between lines of standard error. Without those
 lines it is whole again.
@@ -6,6 +6,8 @@ lines it is whole again.
 import re
 
 import numpy as np
+
+from logs import logged
 
 _NUMBER = r'([-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|nan|inf))'
 # Standard error, in the order of training: which network, its step, then rate and losses.
@@ -23,39 +25,38 @@ def is_log(text):
     return 'INFO:tensorflow:' in text or 'Batch of classes number' in text
 
 
-def runs(text, new_run):
+def runs(text):
     """The runs in a log.
 
     Args:
         text: str.
-        new_run: function that makes an empty run.
 
     Returns:
-        list of dict.
+        list of logged.Run.
     """
-    found = _results(text, new_run)
-    _add_training(text, found, new_run)
-    for run in found:
+    all_runs = _results(text)
+    _add_training(text, all_runs)
+    for run in all_runs:
         dataset = 'imagenet'
-        if run['rows']:  # ten equal increments
-            dataset = 'imagenet%d' % (10 * run['rows'][0]['classes'])
-        run['settings'].update(METHOD='bic (authors)', DATASET=dataset, HEADLINE='top5')
-        run['log'] = [repr(run['rows']), repr(run['train'])]
-    return found
+        if run.rows:  # ten equal increments
+            dataset = 'imagenet%d' % (10 * run.rows[0]['classes'])
+        run.settings.update(METHOD='bic (authors)', DATASET=dataset, HEADLINE='top5')
+        run.lines = [repr(run.rows), repr(run.train)]
+    return all_runs
 
 
-def _results(text, new_run):
+def _results(text):
     """The runs with their rows, from standard output."""
-    found = []
+    all_runs = []
     for section in _SECTION.split(_STDERR_LINE.sub('', text))[1:]:
         k = int(re.match(r'\D+(\d+)', section).group(1)) - 1
-        if k == 0 or not found:
-            found.append(new_run())
+        if k == 0 or not all_runs:
+            all_runs.append(logged.Run())
         row = _row(k, section)
         if row:
-            others = [other for other in found[-1]['rows'] if other['increment'] != k]
-            found[-1]['rows'] = others + [row]
-    return found
+            others = [other for other in all_runs[-1].rows if other['increment'] != k]
+            all_runs[-1].rows = others + [row]
+    return all_runs
 
 
 def _row(k, section):
@@ -84,7 +85,7 @@ def _row(k, section):
     return row
 
 
-def _add_training(text, found, new_run):
+def _add_training(text, all_runs):
     """Adds steps and losses, from standard error, to the runs."""
     position = -1
     k = 0
@@ -97,15 +98,15 @@ def _add_training(text, found, new_run):
             if not is_bias:
                 if int(saved) == 1 and (k == 0 or position < 0):
                     position += 1
-                    if position == len(found):
-                        found.append(new_run())
-                found[position]['steps'][k] = int(saved)
+                    if position == len(all_runs):
+                        all_runs.append(logged.Run())
+                all_runs[position].steps[k] = int(saved)
         elif not is_bias and position >= 0:
             values = {}
             for key, value in re.findall(r'(\w+) = ' + _NUMBER, line.group()):
                 values[key] = float(value)
             if {'step', 'learning_rate', 'loss'} <= set(values):
-                found[position]['train'].append(dict(
+                all_runs[position].train.append(dict(
                     increment=k,
                     step=int(values['step']),
                     lr=values['learning_rate'],

@@ -1,8 +1,9 @@
-"""Pictures of runs, see logs/read.py.
+"""Pictures of runs, see logs/logged.py.
 
 Each function returns a matplotlib Figure, and raises a Fault if the log lines that it needs are
 missing.
 """
+import numbers
 import textwrap
 
 import numpy as np
@@ -35,22 +36,22 @@ def accuracy(runs):
 
     Runs of one kind: before and after the correction. Of several kinds: after it only.
     """
-    metric = tables.headline(runs[0])
-    kinds = _kinds(runs, lambda run: run['rows'], '[result]')
-    members = [run for run in runs if run['rows']]
+    metric = runs[0].headline
+    kinds = _kinds(runs, lambda run: run.rows, '[result]')
+    members = [run for run in runs if run.rows]
     if len(kinds) > 1:
         curves = [(kind, metric, kind_members) for kind, kind_members in kinds.items()]
     else:
         curves = [(kind, metric, members) for kind in kinds]
-        if any(tables.corrected(run) for run in members):
+        if any(run.is_corrected for run in members):
             curves = [('after correction', metric, members),
                       ('before correction', metric + '_before', members)]
         curves.append(('nearest mean of exemplars', metric + '_nme', members))
     figure, axes = plot.subplots(2.1)
     for number, (label, key, curve_members) in enumerate(curves):
-        points = [_points(run['rows'], 'classes', key, 100) for run in curve_members]
-        plot.curve(axes, plot.line_style(number), label, points)
-    _published_curve(axes, members, metric)
+        percent = [run.curve(key, factor=100) for run in curve_members]
+        plot.curve(axes, plot.line_style(number), label, percent)
+    _published_curve(axes, members)
     plot.x_label(axes, 'classes seen', kinds)
     axes.set_ylabel('%s accuracy (%%)' % metric.replace('top', 'top-'))
     plot.ticks(axes, _classes_seen(members))
@@ -58,28 +59,27 @@ def accuracy(runs):
     return figure
 
 
-def _published_curve(axes, runs, metric):
+def _published_curve(axes, runs):
     """Draws the published accuracies if the runs have increments of the same classes."""
-    dataset = runs[0]['settings'].get('DATASET')
-    published_metric, classes, percent = PUBLISHED.get(dataset, ('', (), ()))
+    published_metric, classes, percent = PUBLISHED.get(runs[0].dataset, ('', (), ()))
     increments = set()
     for run in runs:
-        increments.update((row['increment'], row['classes']) for row in run['rows'])
-    if published_metric == metric and increments <= set(enumerate(classes)):
+        increments.update((row['increment'], row['classes']) for row in run.rows)
+    if published_metric == runs[0].headline and increments <= set(enumerate(classes)):
         plot.curve(axes, plot.REFERENCE, 'published (BiC)', [dict(zip(classes, percent))])
 
 
 def bias(runs):
     """Beta and gamma over increments."""
-    kinds = _kinds(runs, _has_bias, '[bias]')
+    kinds = _kinds(runs, lambda run: run.has_bias_fit, '[bias]')
     figure, (above, below) = plot.subplots(2.7, 2)
     increments = set()
     for axes, name, neutral in ((above, 'beta', 1), (below, 'gamma', 0)):
         axes.axhline(neutral, color='0.6', linewidth=0.6, label='no correction')
         for number, (kind, members) in enumerate(kinds.items()):
-            points = [_points(run['rows'], 'increment', name) for run in members]
-            plot.curve(axes, plot.line_style(number), kind, points)
-            increments.update(*points)
+            values = [run.curve(name, x='increment') for run in members]
+            plot.curve(axes, plot.line_style(number), kind, values)
+            increments.update(*values)
         axes.set_ylabel(name)
     plot.x_label(below, 'increment', kinds)
     figure.align_ylabels()
@@ -88,20 +88,20 @@ def bias(runs):
     return figure
 
 
-def _has_bias(run):
-    rows = run['rows']
-    return any(row.get('beta', 1) != 1 or row.get('gamma', 0) != 0 for row in rows)
-
-
 def new_classes(runs):
     """Share of the test images that are assigned to one of the newest classes; the true share."""
-    kinds = _kinds(runs, lambda run: any(k for k, _ in run['confusion']),
-                   '[confusion] correction=on')
+    kinds = _kinds(runs, lambda run: any(run.confusion_after), '[confusion] correction=on')
     figure, axes = plot.subplots(2.1)
     true_shares = {}
     for number, (kind, members) in enumerate(kinds.items()):
-        after = [_assigned(run, 'on', true_shares) for run in members]
-        before = [_assigned(run, 'off', true_shares) for run in members]
+        before = []
+        after = []
+        for run in members:
+            assigned_before, _ = _newest_shares(run, run.confusion_before)
+            assigned_after, true = _newest_shares(run, run.confusion_after)
+            before.append(assigned_before)
+            after.append(assigned_after)
+            true_shares.update(true)
         is_corrected = after != before
         labels = [kind, kind + ' before correction']
         if len(kinds) == 1 and is_corrected:
@@ -118,37 +118,40 @@ def new_classes(runs):
     return figure
 
 
-def _assigned(run, correction, true_shares):
-    """Percent of the test images assigned to the newest classes, dict from classes seen.
+def _newest_shares(run, confusion):
+    """Percent of the test images that are assigned to the newest classes, and that are of them.
 
     Args:
-        run: dict.
-        correction: 'on' or 'off'.
-        true_shares: dict, to which the true percentages are added.
+        run: logged.Run.
+        confusion: dict from increment to array, its confusion matrices.
+
+    Returns:
+        assigned, true: dicts from classes seen. They leave out increment 0: all classes are new.
     """
-    classes = {row['increment']: row['classes'] for row in run['rows']}
-    shares = {}
-    for (k, which), counts in run['confusion'].items():
-        if which == correction and k:
-            x = classes.get(k, k)
-            shares[x] = 100 * counts[:, k].sum() / counts.sum()
-            true_shares[x] = 100 * counts[k].sum() / counts.sum()
-    return shares
+    classes_seen = {row['increment']: row['classes'] for row in run.rows}
+    assigned = {}
+    true = {}
+    for k, images in confusion.items():
+        if k:
+            x = classes_seen.get(k, k)
+            assigned[x] = 100 * images[:, k].sum() / images.sum()
+            true[x] = 100 * images[k].sum() / images.sum()
+    return assigned, true
 
 
 # ---- One run -------------------------------------------------------------------------------------
 def training(run):
     """Losses and learning rate over the steps of the whole run."""
-    if not run['train']:
+    if not run.train:
         raise Fault('no [train] line')
     figure, (above, below) = plot.subplots(2.7, 2, height_ratios=[2, 1])
     begin = {}
     lines = {}
     step = 0
-    for k in sorted(run['steps']):
+    for k in sorted(run.steps):
         begin[k] = step
-        step += run['steps'][k]
-        lines[k] = [line for line in run['train'] if line['increment'] == k]
+        step += run.steps[k]
+        lines[k] = [line for line in run.train if line['increment'] == k]
     _draw_losses(above, run, lines, begin)
     rates = _draw_rates(below, run, lines, begin)
     for axes in (above, below):
@@ -157,7 +160,7 @@ def training(run):
             axes.axvline(begin[k], color='0.8', linewidth=0.5, zorder=0)
     for k in lines:
         if not lines[k]:
-            middle = begin[k] + run['steps'][k] / 2
+            middle = begin[k] + run.steps[k] / 2
             above.text(middle, 0.5, 'trained by another run', transform=above.get_xaxis_transform(),
                        rotation=90, ha='center', va='center', color='0.4')
     above.set(ylabel='loss (nats)', ylim=(0, None))
@@ -181,30 +184,37 @@ def training(run):
 
 
 def _draw_losses(axes, run, lines, begin):
-    """Draws each loss; increments are not joined."""
+    """Draws each loss that has numbers; increments are not joined."""
     keys = dict(LOSSES)
-    for line in run['train']:
+    for line in run.train:
         for key in line:
             if key.startswith('loss'):
                 keys.setdefault(key, key)
     for number, (key, label) in enumerate(keys.items()):
         style = plot.line_style(number)
-        if len(run['train']) >= 40:
+        if len(run.train) >= 40:
             del style['marker']
         for k, increment_lines in lines.items():
-            values = [line.get(key, np.nan) for line in increment_lines]
-            is_used = [np.isfinite(value) and (value or key == 'loss') for value in values]
-            if any(is_used):
+            values = np.array([_number(line.get(key)) for line in increment_lines])
+            is_shown = np.isfinite(values)
+            if key != 'loss':
+                is_shown &= values != 0  # a method without this term logs 0
+            if is_shown.any():
                 steps = [begin[k] + line['step'] for line in increment_lines]
                 axes.plot(steps, values, label=label, linewidth=0.8, **style)
                 label = None
+
+
+def _number(value):
+    """The value, or nan if it is no number."""
+    return value if isinstance(value, numbers.Real) else np.nan
 
 
 def _draw_rates(axes, run, lines, begin):
     """Draws the learning rate. Returns the rates that a logarithmic axis can show, set."""
     rates = set()
     for k, increment_lines in lines.items():
-        steps, values = _rates(increment_lines, run['drops'].get(k), run['steps'][k])
+        steps, values = _rates(increment_lines, run.lr_drops.get(k), run.steps[k])
         rates.update(float('%.3g' % value) for value in values if 0 < value < np.inf)
         axes.plot(begin[k] + np.array(steps), values, color=plot.COLORS[0], linewidth=0.8,
                   drawstyle='steps-post')
@@ -232,18 +242,17 @@ def _rates(lines, drops, last):
 
 def matrix(run):
     """Accuracy after each increment, on the classes of each increment."""
-    lines = {k: values for (k, which), values in run['matrix'].items() if which == 'on'}
-    if not lines:
+    if not run.matrix:
         raise Fault('no [matrix] correction=on line')
-    size = max(lines) + 1
+    size = max(run.matrix) + 1
     percent = np.full((size, size), np.nan)
-    for k, values in lines.items():
-        percent[k, :len(values)] = 100 * np.array(values)
+    for k, fractions in run.matrix.items():
+        percent[k, :len(fractions)] = 100 * np.array(fractions)
     figure, axes = plot.subplots(2.7)
     image = plot.image(axes, percent, plot.WIDTH - 1, size)
     axes.set(xlabel='classes of increment', ylabel='after increment')
     label = 'top-1 accuracy (%)'
-    if tables.corrected(run):
+    if run.is_corrected:
         label = 'top-1 after correction (%)'
     figure.colorbar(image, ax=axes, label=label).outline.set_linewidth(0.4)
     return figure
@@ -255,24 +264,24 @@ def confusion(run):
     It is by class, or by increment if there are no predictions. Rows are true, columns predicted;
     each row is a share of its images, in percent.
     """
-    if run['predictions']:
-        ends = {row['increment']: row['classes'] for row in run['rows']}
-        last = max(run['predictions'])
-        labels = run['predictions'][last]
+    if run.predictions:
+        ends = {row['increment']: row['classes'] for row in run.rows}
+        last = max(run.predictions)
+        labels = run.predictions[last]
         size = ends.get(last, 0)
         if labels.max() >= size:
             raise Fault('predictions.csv has label %d at increment %d, which has %d classes'
                         % (labels.max(), last, size))
         earlier_ends = [classes for k, classes in ends.items() if k < last]
         return confusion_by_class(
-            labels[:, 0], labels[:, 1:].T, run['names'][:size], earlier_ends, size)
-    last = max((k for k, _ in run['confusion']), default=0)
+            labels[:, 0], labels[:, 1:].T, run.names[:size], earlier_ends, size)
+    last = max([*run.confusion_before, *run.confusion_after], default=0)
     both = []
-    for correction in ('off', 'on'):
-        if (last, correction) not in run['confusion']:
+    for correction, matrices in (('off', run.confusion_before), ('on', run.confusion_after)):
+        if last not in matrices:
             raise Fault('no [confusion] correction=%s line, and no predictions.csv beside the log'
                         % correction)
-        both.append(run['confusion'][last, correction])
+        both.append(matrices[last])
     return _confusion(both, 'increment', last + 1)
 
 
@@ -332,15 +341,15 @@ def _kinds(runs, has, line):
     """The runs that have such lines, by kind.
 
     Args:
-        runs: list of dict.
+        runs: list of logged.Run.
         has: function from a run to whether it has them.
         line: str, the lines' name.
 
     Returns:
-        dict from the kind's name to list of dict.
+        dict from the kind's name to list of logged.Run.
     """
     kinds = {}
-    for kind, positions in tables.kinds([run['settings'] for run in runs]).items():
+    for kind, positions in tables.kinds([run.settings for run in runs]).items():
         members = [runs[position] for position in positions if has(runs[position])]
         if members:
             kinds[kind] = members
@@ -349,14 +358,9 @@ def _kinds(runs, has, line):
     return kinds
 
 
-def _points(rows, x_key, y_key, factor=1):
-    """The points of a curve, dict from x to y."""
-    return {row[x_key]: factor * row[y_key] for row in rows if y_key in row}
-
-
 def _classes_seen(runs):
     """Classes seen after the increments of some runs, rising list of int."""
     classes = set()
     for run in runs:
-        classes.update(row['classes'] for row in run['rows'])
+        classes.update(row['classes'] for row in run.rows)
     return sorted(classes)

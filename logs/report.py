@@ -53,7 +53,7 @@ def report(paths, folder):
     runs, useless = read.runs(paths, _say)
     datasets = {}
     for run in runs:
-        datasets.setdefault(run['settings'].get('DATASET', 'unknown'), []).append(run)
+        datasets.setdefault(run.dataset, []).append(run)
     if len(datasets) > 1:
         _say('logs of several datasets (%s): tables and pictures for each' % ', '.join(datasets))
     for members in datasets.values():
@@ -72,42 +72,44 @@ def report(paths, folder):
 def print_tables(runs):
     """Prints the table of each run and, of several, a comparison."""
     for run in runs:
-        metric = tables.headline(run)
         print('\n## %s: %s, %s, %s\n' % (
-            run['name'], run['settings'].get('DATASET', 'unknown'), run['settings']['METHOD'],
-            metric.replace('top', 'top-')))
-        lines = _table_lines(run, metric)
+            run.name, run.dataset, run.settings['METHOD'], run.headline.replace('top', 'top-')))
+        lines = _table_lines(run)
         print(tables.table(lines) if lines else 'No increment is finished.')
-    for kind, positions in tables.kinds([run['settings'] for run in runs]).items():
-        seeds = [runs[position]['settings'].get('SEED', '') for position in positions]
+    for kind, positions in tables.kinds([run.settings for run in runs]).items():
+        seeds = [runs[position].settings.get('SEED', '') for position in positions]
         for seed in sorted(set(seeds)):
             if seeds.count(seed) > 1:
                 _say('%s: %d runs with SEED=%s are counted as if it differed'
                      % (kind, seeds.count(seed), seed))
-    finished = [(run['settings'], run['rows']) for run in runs if run['rows']]
+    finished = [(run.settings, run.rows) for run in runs if run.rows]
     if len(finished) > 1:
-        compared = tables.comparison(finished, tables.headline(runs[0]))
+        compared = tables.comparison(finished, runs[0].headline)
         print('\n## Comparison\n\n%s\n\n%s' % (compared, tables.SPREAD))
 
 
-def _table_lines(run, metric):
+def _table_lines(run):
     """The lines of a run's table, list of dict: a line per number, a column per increment."""
-    numbers = [
-        ('accuracy, %', metric, 100, '%.2f'),
-        ('before correction, %', metric + '_before', 100, '%.2f'),
-        ('nearest mean of exemplars, %', metric + '_nme', 100, '%.2f'),
-        ('beta', 'beta', 1, '%.6f'),
-        ('gamma', 'gamma', 1, '%.6f'),
-        ('samples', 'train', 1, '%d')]
-    hidden = () if tables.corrected(run) else (metric + '_before', 'beta', 'gamma')
+    before = run.headline + '_before'
+    titles = {
+        run.headline: 'accuracy, %',
+        before: 'before correction, %',
+        run.headline + '_nme': 'nearest mean of exemplars, %',
+        'beta': 'beta',
+        'gamma': 'gamma',
+        'train': 'samples',
+    }
+    hidden = () if run.is_corrected else (before, 'beta', 'gamma')
     lines = []
-    for title, key, factor, decimals in numbers:
-        is_known = any(key in row for row in run['rows'])
-        if key in hidden or not is_known:
+    for key, title in titles.items():
+        is_fraction = key.startswith('top')
+        if key in hidden or not run.curve(key):
             continue
         line = {'classes': title}
-        for row in run['rows']:
-            text = decimals % (factor * row[key]) if key in row else '-'
+        for row in run.rows:
+            text = '-'
+            if key in row:
+                text = '%.2f' % (100 * row[key]) if is_fraction else tables.text(key, row[key])
             line[str(row['classes'])] = text
         lines.append(line)
     return lines
@@ -119,32 +121,34 @@ def write_rows(runs, path):
     The other columns are all that the logs say of an increment, in the order in which it appears.
     """
     columns = {}
-    values_of = {}
     for run in runs:
-        for row in run['rows']:
+        for row in run.rows:
             columns.update(dict.fromkeys(row))
-        for name in run['settings']:
-            values_of.setdefault(name, set())
-    for name, values in values_of.items():
-        values.update(run['settings'].get(name) for run in runs)
-    differing = {name for name, values in values_of.items()
-                 if len(values) > 1 and name not in settings.FREE}
-    names = sorted(differing | {'DATASET', 'METHOD', 'SEED'})
+    names = _settings_to_show(runs)
     with open(path, 'w', newline='', encoding='utf-8') as file:
         table = csv.writer(file, lineterminator='\n')
         table.writerow(['log'] + names + list(columns))
         for run in runs:
-            own_settings = [run['settings'].get(name, '') for name in names]
-            for row in run['rows']:
-                results = [row.get(key, '') for key in columns]
-                table.writerow([run['name']] + own_settings + results)
+            own_settings = [run.settings.get(name, '') for name in names]
+            for row in run.rows:
+                results = [settings.as_text(row.get(key, '')) for key in columns]
+                table.writerow([run.name] + own_settings + results)
+
+
+def _settings_to_show(runs):
+    """Names of the settings that affect results and differ between runs, and of the main ones."""
+    names = {'DATASET', 'METHOD', 'SEED'}
+    for name in set().union(*[run.settings for run in runs]) - set(settings.FREE):
+        if len({run.settings.get(name) for run in runs}) > 1:
+            names.add(name)
+    return sorted(names)
 
 
 def draw_all(runs, prefix):
     """Writes the pictures for which the runs have lines.
 
     Args:
-        runs: list of dict, see logs/read.py.
+        runs: list of logged.Run.
         prefix: str, the beginning of the files' names.
     """
     from logs import draw, plot  # they need matplotlib, and the tables do without
@@ -152,7 +156,7 @@ def draw_all(runs, prefix):
     for picture in (draw.accuracy, draw.bias, draw.new_classes):
         pictures.append((picture.__name__, picture, runs))
     for run in runs:
-        own_prefix = run['name'] + '-' if len(runs) > 1 else ''
+        own_prefix = run.name + '-' if len(runs) > 1 else ''
         for picture in (draw.training, draw.matrix, draw.confusion):
             pictures.append((own_prefix + picture.__name__, picture, run))
     with plot.styled():

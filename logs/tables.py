@@ -136,21 +136,6 @@ def _complete(members, last):
     return complete
 
 
-def headline(run):
-    """The metric of a run's tables and pictures, 'top1' or 'top5'. run: dict, see logs/read.py."""
-    return run['settings'].get('HEADLINE', 'top1')
-
-
-def corrected(run):
-    """Whether a run's outputs were corrected, bool. run: dict, see logs/read.py."""
-    metric = headline(run)
-    for row in run['rows']:
-        before = row.get(metric + '_before', row.get(metric))
-        if row.get('beta', 1) != 1 or row.get('gamma', 0) != 0 or row.get(metric) != before:
-            return True
-    return False
-
-
 def _average(rows, metric, first):
     """Mean accuracy from position `first` on: the log's own, of unrounded values, if there."""
     key = 'avg_%s%s' % (metric, '_excl_first' if first else '')
